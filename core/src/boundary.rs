@@ -1,0 +1,285 @@
+//! The two enums that tell the whole story of a member: what goes in, what comes out.
+//!
+//! A driver (the server, the simulator) feeds [`Input`]s to `Node::handle`, calls `Node::flush` once per batch
+//! and carries out the [`Output`]s in order. It needs no knowledge of Raft to be correct: a message or a reply
+//! leaves `flush` only when everything that it depends on is durable, and the only promise a driver makes is
+//! that [`Input::Written`] comes after the write (and all before it) is on the disk.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_proto::etcdserverpb as pb;
+use quorate_proto::raftpb;
+
+use crate::error::RequestError;
+use crate::types::{ClusterId, Index, LeaseId, MemberId, Term, Ticket, WriteNumber};
+
+/// What can happen to a member.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Nothing but time has passed.
+    Wake,
+    /// A message from another member arrived.
+    Receive {
+        /// The sender.
+        from: MemberId,
+        /// The message, decoded.
+        message: raftpb::Message,
+    },
+    /// A client (or this member's own shell) wants something; answered exactly once with [`Output::Reply`].
+    Request {
+        /// Names the answer.
+        ticket: Ticket,
+        /// What is wanted.
+        request: Request,
+    },
+    /// Every [`Output::Write`] up to this number is durable.
+    Written(WriteNumber),
+    /// The answer to [`Output::ReadEntries`]: entries from `first` on, without gaps; empty if they are gone.
+    EntriesRead {
+        /// The index that was asked for.
+        first: Index,
+        /// The entries found, which may end before the asked range does.
+        entries: Vec<raftpb::Entry>,
+    },
+    /// The answer to [`Output::Checkpoint`]: the image at this index has replaced the previous one, durably, or
+    /// could not be made.
+    Checkpointed {
+        /// The applied index of the image.
+        index: Index,
+        /// Whether it is there.
+        done: bool,
+    },
+    /// A message to this member could not be delivered.
+    Unreachable(MemberId),
+    /// What the shell learned of another member's version (`X.Y.Z`); `None` when it cannot be reached.
+    PeerVersion {
+        /// The other member.
+        member: MemberId,
+        /// Its server version.
+        version: Option<String>,
+    },
+}
+
+/// What a client or the shell can ask of a node. Requests are legal by construction: the checks of
+/// [`crate::request`] have passed.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Put this encoded `InternalRaftRequest`, whose header id is the ticket, through the log; answered when
+    /// this member has applied it.
+    Propose(Bytes),
+    /// Answered with [`Response::ReadReady`] when this member has applied everything that was committed in the
+    /// cluster when the request came: from then on a read of the view is linearizable.
+    ReadIndex,
+    /// Renew a lease: answered by the leader only, without the log.
+    LeaseRenew(LeaseId),
+    /// Remaining time of a lease and, if asked, its keys: answered by the leader only.
+    LeaseTimeToLive {
+        /// The lease.
+        id: LeaseId,
+        /// Whether the attached keys are wanted.
+        keys: bool,
+    },
+    /// All leases.
+    LeaseLeases,
+    /// Hand leadership to a voter; with `None`, to the most up-to-date one (used at shutdown).
+    TransferLeader(Option<MemberId>),
+    /// Write a checkpoint now and answer when it is durable (used at shutdown).
+    Checkpoint,
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "answers are moved once, and the large ones are the usual ones")]
+pub enum Response {
+    /// To a proposed put.
+    Put(pb::PutResponse),
+    /// To a proposed delete.
+    DeleteRange(pb::DeleteRangeResponse),
+    /// To a proposed transaction.
+    Txn(pb::TxnResponse),
+    /// To a proposed compaction.
+    Compact(pb::CompactionResponse),
+    /// To a proposed lease grant.
+    LeaseGrant(pb::LeaseGrantResponse),
+    /// To a proposed lease revocation.
+    LeaseRevoke(pb::LeaseRevokeResponse),
+    /// To a proposed alarm request.
+    Alarm(pb::AlarmResponse),
+    /// To a proposal that answers nothing (cluster version, member attributes, lease checkpoint).
+    Done,
+    /// The read may go on, on the view.
+    ReadReady,
+    /// The lease has this TTL (seconds) again.
+    LeaseRenewed {
+        /// The granted TTL in seconds; 0 when the lease is unknown.
+        ttl: i64,
+    },
+    /// Remaining time of a lease.
+    LeaseTimeToLive(pb::LeaseTimeToLiveResponse),
+    /// All leases.
+    LeaseLeases(pb::LeaseLeasesResponse),
+    /// Leadership is with this member now.
+    LeaderTransferred(MemberId),
+    /// The checkpoint is durable at this applied index.
+    Checkpointed(Index),
+}
+
+/// What a member wants done, in this order.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a message; it is safe to do so now. It may be lost.
+    Send {
+        /// The receiver.
+        to: MemberId,
+        /// The message; `from`, `to` and `term` are set.
+        message: raftpb::Message,
+    },
+    /// Append to the log; then [`Input::Written`].
+    Write(Write),
+    /// Read old entries of the log from the disk, from `first` to `last` inclusive, at most about `bytes_max`;
+    /// then [`Input::EntriesRead`].
+    ReadEntries {
+        /// The first wanted.
+        first: Index,
+        /// The last wanted.
+        last: Index,
+        /// Enough when reached.
+        bytes_max: u64,
+    },
+    /// Write a checkpoint image of the state as it is now; then [`Input::Checkpointed`].
+    Checkpoint(Box<crate::checkpoint::Job>),
+    /// Answer a request.
+    Reply {
+        /// The request.
+        ticket: Ticket,
+        /// The answer.
+        result: Result<Response, RequestError>,
+    },
+    /// The store has reached a new revision (or a new compact revision): let the watch hubs go on.
+    StoreAdvanced,
+    /// The set of other members or their addresses changed: connect to exactly these.
+    Peers(Vec<Peer>),
+    /// This member must end; the reason is for the log. Nothing comes after it.
+    Stop(String),
+}
+
+/// Another member, as the peer transport needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Who.
+    pub member: MemberId,
+    /// Its peer URLs.
+    pub peer_urls: Vec<String>,
+}
+
+/// One addition to the log. The WAL writes them in order; what comes after a write that failed is never written.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// Counts from 1.
+    pub number: WriteNumber,
+    /// Entries to append; the first may overwrite a tail.
+    pub entries: Vec<raftpb::Entry>,
+    /// The hard state after these entries, if it changed.
+    pub hard_state: Option<raftpb::HardState>,
+    /// A snapshot record: the checkpoint at this index is durable.
+    pub snapshot: Option<SnapshotRecord>,
+    /// Whether [`Input::Written`] must wait for a sync. A commit index alone need not be durable.
+    pub must_sync: bool,
+}
+
+/// Says in the log that a checkpoint is durable.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SnapshotRecord {
+    /// The applied index of the checkpoint.
+    pub index: Index,
+    /// The term of the entry at that index.
+    pub term: Term,
+    /// The voters and learners at that index.
+    pub conf_state: raftpb::ConfState,
+}
+
+/// What a member is told once, at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This member.
+    pub member: MemberId,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Everything random comes from here.
+    pub seed: u64,
+    /// The length of one tick, which is also the heartbeat interval (`--heartbeat-interval`).
+    pub tick: Duration,
+    /// The election timeout in ticks (`--election-timeout` over the tick).
+    pub election_ticks: u32,
+    /// `--pre-vote`.
+    pub pre_vote: bool,
+    /// `--max-request-bytes`: the largest log entry a client can make.
+    pub request_bytes_max: usize,
+    /// The effective quota in bytes; negative is off.
+    pub quota_bytes: i64,
+    /// `--max-learners`.
+    pub learners_max: usize,
+    /// Feature gate LeaseCheckpoint.
+    pub lease_checkpoint: bool,
+    /// Write a checkpoint when the log since the last one exceeds both this and the size of the data, in bytes.
+    pub checkpoint_bytes_min: u64,
+    /// Entries kept in memory behind the slowest follower, in bytes; older ones are read from the log on disk.
+    pub log_bytes_in_memory_max: usize,
+    /// How long a proposal or read may wait before it times out.
+    pub request_timeout: Duration,
+    /// This member's name, published when it starts.
+    pub name: String,
+    /// This member's client URLs, published when it starts.
+    pub client_urls: Vec<String>,
+    /// Ids for the requests that the node itself proposes.
+    pub request_ids: RequestIds,
+}
+
+/// The ids of requests, as etcd makes them: 16 bits of the member, 40 of the time of its start, 8 of a counter
+/// that overflows into the time on purpose. Several generators of one member share the space by striding.
+#[derive(Clone, Debug)]
+pub struct RequestIds {
+    prefix: u64,
+    next: u64,
+    step: u64,
+}
+
+impl RequestIds {
+    /// The generator number `slot` of `slots` for a member started at this wall clock time.
+    pub fn new(member: MemberId, started_unix_ms: u64, slot: u64, slots: u64) -> Self {
+        assert!(slot < slots, "slot {slot} of {slots}");
+        let suffix = (started_unix_ms & ((1 << 40) - 1)) << 8;
+        Self { prefix: (member.0 & 0xffff) << 48, next: suffix + 1 + slot, step: slots }
+    }
+
+    /// The next id.
+    pub fn take(&mut self) -> u64 {
+        let id = self.prefix | (self.next & ((1 << 48) - 1));
+        self.next += self.step;
+        id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_request_id_equals_etcds() {
+        let mut ids = RequestIds::new(MemberId(0x8e9e_05c5_2164_694d), 1_700_000_000_000, 0, 1);
+        assert_eq!(ids.take(), 0x694d_8bcf_e568_0001);
+        assert_eq!(ids.take(), 0x694d_8bcf_e568_0002);
+    }
+
+    #[test]
+    fn generators_of_one_member_never_meet() {
+        let mut seen = std::collections::BTreeSet::new();
+        for slot in 0..3 {
+            let mut ids = RequestIds::new(MemberId(7), 5, slot, 3);
+            for _ in 0..1000 {
+                assert!(seen.insert(ids.take()));
+            }
+        }
+    }
+}

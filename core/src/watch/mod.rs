@@ -1,0 +1,1 @@
+//! Watches (skeleton of the interface).
