@@ -90,7 +90,10 @@ pub enum Request {
 
 /// The answer to a [`Request`].
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "answers are moved once, and the large ones are the usual ones")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "answers are moved once, and the large ones are the usual ones"
+)]
 pub enum Response {
     /// To a proposed put.
     Put(pb::PutResponse),
@@ -250,7 +253,11 @@ impl RequestIds {
     pub fn new(member: MemberId, started_unix_ms: u64, slot: u64, slots: u64) -> Self {
         assert!(slot < slots, "slot {slot} of {slots}");
         let suffix = (started_unix_ms & ((1 << 40) - 1)) << 8;
-        Self { prefix: (member.0 & 0xffff) << 48, next: suffix + 1 + slot, step: slots }
+        Self {
+            prefix: (member.0 & 0xffff) << 48,
+            next: suffix + 1 + slot,
+            step: slots,
+        }
     }
 
     /// The next id.

@@ -196,65 +196,166 @@ impl RequestError {
             Self::KeyNotFound => (Code::InvalidArgument, "etcdserver: key not found"),
             Self::ValueProvided => (Code::InvalidArgument, "etcdserver: value is provided"),
             Self::LeaseProvided => (Code::InvalidArgument, "etcdserver: lease is provided"),
-            Self::TooManyOps => (Code::InvalidArgument, "etcdserver: too many operations in txn request"),
-            Self::DuplicateKey => (Code::InvalidArgument, "etcdserver: duplicate key given in txn request"),
-            Self::InvalidClientAPIVersion => (Code::InvalidArgument, "etcdserver: invalid client api version"),
+            Self::TooManyOps => (
+                Code::InvalidArgument,
+                "etcdserver: too many operations in txn request",
+            ),
+            Self::DuplicateKey => (
+                Code::InvalidArgument,
+                "etcdserver: duplicate key given in txn request",
+            ),
+            Self::InvalidClientAPIVersion => (
+                Code::InvalidArgument,
+                "etcdserver: invalid client api version",
+            ),
             Self::InvalidSortOption => (Code::InvalidArgument, "etcdserver: invalid sort option"),
-            Self::Compacted => (Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted"),
-            Self::FutureRev => (Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision"),
-            Self::NoSpace => (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded"),
+            Self::Compacted => (
+                Code::OutOfRange,
+                "etcdserver: mvcc: required revision has been compacted",
+            ),
+            Self::FutureRev => (
+                Code::OutOfRange,
+                "etcdserver: mvcc: required revision is a future revision",
+            ),
+            Self::NoSpace => (
+                Code::ResourceExhausted,
+                "etcdserver: mvcc: database space exceeded",
+            ),
             Self::LeaseNotFound => (Code::NotFound, "etcdserver: requested lease not found"),
             Self::LeaseExist => (Code::FailedPrecondition, "etcdserver: lease already exists"),
             Self::LeaseTTLTooLarge => (Code::OutOfRange, "etcdserver: too large lease TTL"),
             Self::WatchCanceled => (Code::Canceled, "etcdserver: watch canceled"),
-            Self::MemberExist => (Code::FailedPrecondition, "etcdserver: member ID already exist"),
-            Self::PeerURLExist => (Code::FailedPrecondition, "etcdserver: Peer URLs already exists"),
-            Self::MemberNotEnoughStarted => (Code::Unknown, "etcdserver: re-configuration failed due to not enough started members"), // The wire shows Unknown, see the module.
-            Self::MemberBadURLs => (Code::InvalidArgument, "etcdserver: given member URLs are invalid"),
+            Self::MemberExist => (
+                Code::FailedPrecondition,
+                "etcdserver: member ID already exist",
+            ),
+            Self::PeerURLExist => (
+                Code::FailedPrecondition,
+                "etcdserver: Peer URLs already exists",
+            ),
+            Self::MemberNotEnoughStarted => (
+                Code::Unknown,
+                "etcdserver: re-configuration failed due to not enough started members",
+            ), // The wire shows Unknown, see the module.
+            Self::MemberBadURLs => (
+                Code::InvalidArgument,
+                "etcdserver: given member URLs are invalid",
+            ),
             Self::MemberNotFound => (Code::NotFound, "etcdserver: member not found"),
-            Self::MemberNotLearner => (Code::FailedPrecondition, "etcdserver: can only promote a learner member"),
-            Self::LearnerNotReady => (Code::FailedPrecondition, "etcdserver: can only promote a learner member which is in sync with leader"),
-            Self::TooManyLearners => (Code::FailedPrecondition, "etcdserver: too many learner members in cluster"),
-            Self::ClusterIDMismatch => (Code::FailedPrecondition, "etcdserver: cluster ID mismatch"),
+            Self::MemberNotLearner => (
+                Code::FailedPrecondition,
+                "etcdserver: can only promote a learner member",
+            ),
+            Self::LearnerNotReady => (
+                Code::FailedPrecondition,
+                "etcdserver: can only promote a learner member which is in sync with leader",
+            ),
+            Self::TooManyLearners => (
+                Code::FailedPrecondition,
+                "etcdserver: too many learner members in cluster",
+            ),
+            Self::ClusterIDMismatch => {
+                (Code::FailedPrecondition, "etcdserver: cluster ID mismatch")
+            }
             Self::RequestTooLarge => (Code::InvalidArgument, "etcdserver: request is too large"),
             Self::RequestTooManyRequests => (Code::Unknown, "etcdserver: too many requests"), // The wire shows Unknown, see the module.
-            Self::RootUserNotExist => (Code::FailedPrecondition, "etcdserver: root user does not exist"),
-            Self::RootRoleNotExist => (Code::FailedPrecondition, "etcdserver: root user does not have root role"),
-            Self::UserAlreadyExist => (Code::FailedPrecondition, "etcdserver: user name already exists"),
+            Self::RootUserNotExist => (
+                Code::FailedPrecondition,
+                "etcdserver: root user does not exist",
+            ),
+            Self::RootRoleNotExist => (
+                Code::FailedPrecondition,
+                "etcdserver: root user does not have root role",
+            ),
+            Self::UserAlreadyExist => (
+                Code::FailedPrecondition,
+                "etcdserver: user name already exists",
+            ),
             Self::UserEmpty => (Code::InvalidArgument, "etcdserver: user name is empty"),
             Self::UserNotFound => (Code::FailedPrecondition, "etcdserver: user name not found"),
-            Self::RoleAlreadyExist => (Code::FailedPrecondition, "etcdserver: role name already exists"),
+            Self::RoleAlreadyExist => (
+                Code::FailedPrecondition,
+                "etcdserver: role name already exists",
+            ),
             Self::RoleNotFound => (Code::FailedPrecondition, "etcdserver: role name not found"),
             Self::RoleEmpty => (Code::InvalidArgument, "etcdserver: role name is empty"),
-            Self::AuthFailed => (Code::InvalidArgument, "etcdserver: authentication failed, invalid user ID or password"),
+            Self::AuthFailed => (
+                Code::InvalidArgument,
+                "etcdserver: authentication failed, invalid user ID or password",
+            ),
             Self::PermissionNotGiven => (Code::InvalidArgument, "etcdserver: permission not given"),
             Self::PermissionDenied => (Code::PermissionDenied, "etcdserver: permission denied"),
-            Self::RoleNotGranted => (Code::FailedPrecondition, "etcdserver: role is not granted to the user"),
-            Self::PermissionNotGranted => (Code::FailedPrecondition, "etcdserver: permission is not granted to the role"),
-            Self::AuthNotEnabled => (Code::FailedPrecondition, "etcdserver: authentication is not enabled"),
+            Self::RoleNotGranted => (
+                Code::FailedPrecondition,
+                "etcdserver: role is not granted to the user",
+            ),
+            Self::PermissionNotGranted => (
+                Code::FailedPrecondition,
+                "etcdserver: permission is not granted to the role",
+            ),
+            Self::AuthNotEnabled => (
+                Code::FailedPrecondition,
+                "etcdserver: authentication is not enabled",
+            ),
             Self::InvalidAuthToken => (Code::Unauthenticated, "etcdserver: invalid auth token"),
             Self::InvalidAuthMgmt => (Code::InvalidArgument, "etcdserver: invalid auth management"),
-            Self::AuthOldRevision => (Code::InvalidArgument, "etcdserver: revision of auth store is old"),
+            Self::AuthOldRevision => (
+                Code::InvalidArgument,
+                "etcdserver: revision of auth store is old",
+            ),
             Self::NoLeader => (Code::Unavailable, "etcdserver: no leader"),
             Self::NotLeader => (Code::FailedPrecondition, "etcdserver: not leader"),
             Self::LeaderChanged => (Code::Unavailable, "etcdserver: leader changed"),
             Self::NotCapable => (Code::FailedPrecondition, "etcdserver: not capable"),
             Self::Stopped => (Code::Unavailable, "etcdserver: server stopped"),
             Self::Timeout => (Code::Unavailable, "etcdserver: request timed out"),
-            Self::TimeoutDueToLeaderFail => (Code::Unavailable, "etcdserver: request timed out, possibly due to previous leader failure"),
-            Self::TimeoutDueToConnectionLost => (Code::Unavailable, "etcdserver: request timed out, possibly due to connection lost"),
-            Self::TimeoutWaitAppliedIndex => (Code::Unavailable, "etcdserver: request timed out, waiting for the applied index took too long"),
+            Self::TimeoutDueToLeaderFail => (
+                Code::Unavailable,
+                "etcdserver: request timed out, possibly due to previous leader failure",
+            ),
+            Self::TimeoutDueToConnectionLost => (
+                Code::Unavailable,
+                "etcdserver: request timed out, possibly due to connection lost",
+            ),
+            Self::TimeoutWaitAppliedIndex => (
+                Code::Unavailable,
+                "etcdserver: request timed out, waiting for the applied index took too long",
+            ),
             Self::Unhealthy => (Code::Unavailable, "etcdserver: unhealthy cluster"),
             Self::Corrupt => (Code::DataLoss, "etcdserver: corrupt cluster"),
-            Self::NotSupportedForLearner => (Code::FailedPrecondition, "etcdserver: rpc not supported for learner"),
-            Self::BadLeaderTransferee => (Code::FailedPrecondition, "etcdserver: bad leader transferee"),
-            Self::WrongDowngradeVersionFormat => (Code::InvalidArgument, "etcdserver: wrong downgrade target version format"),
-            Self::InvalidDowngradeTargetVersion => (Code::InvalidArgument, "etcdserver: invalid downgrade target version"),
-            Self::ClusterVersionUnavailable => (Code::FailedPrecondition, "etcdserver: cluster version not found during downgrade"),
-            Self::DowngradeInProcess => (Code::FailedPrecondition, "etcdserver: cluster has a downgrade job in progress"),
-            Self::NoInflightDowngrade => (Code::FailedPrecondition, "etcdserver: no inflight downgrade job"),
+            Self::NotSupportedForLearner => (
+                Code::FailedPrecondition,
+                "etcdserver: rpc not supported for learner",
+            ),
+            Self::BadLeaderTransferee => (
+                Code::FailedPrecondition,
+                "etcdserver: bad leader transferee",
+            ),
+            Self::WrongDowngradeVersionFormat => (
+                Code::InvalidArgument,
+                "etcdserver: wrong downgrade target version format",
+            ),
+            Self::InvalidDowngradeTargetVersion => (
+                Code::InvalidArgument,
+                "etcdserver: invalid downgrade target version",
+            ),
+            Self::ClusterVersionUnavailable => (
+                Code::FailedPrecondition,
+                "etcdserver: cluster version not found during downgrade",
+            ),
+            Self::DowngradeInProcess => (
+                Code::FailedPrecondition,
+                "etcdserver: cluster has a downgrade job in progress",
+            ),
+            Self::NoInflightDowngrade => (
+                Code::FailedPrecondition,
+                "etcdserver: no inflight downgrade job",
+            ),
             Self::Canceled => (Code::Canceled, "etcdserver: request canceled"),
-            Self::DeadlineExceeded => (Code::DeadlineExceeded, "etcdserver: context deadline exceeded"),
+            Self::DeadlineExceeded => (
+                Code::DeadlineExceeded,
+                "etcdserver: context deadline exceeded",
+            ),
             Self::Unimplemented(_) => (Code::Unimplemented, ""),
             Self::Other(_) => (Code::Unknown, ""),
         }
