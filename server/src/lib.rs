@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The Quorate server: the thin shell around the core.
+
+pub mod config;

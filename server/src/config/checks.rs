@@ -1,0 +1,420 @@
+//! Which settings fit together: etcd's checks in etcd's order and words, then what this version cannot do yet.
+
+use std::path::PathBuf;
+
+use super::flags::Support;
+use super::go_syntax::{duration_text, parse_duration};
+use super::settings::{Notice, Settings};
+use super::url::Url;
+use super::{ConfigError, LogConfig, LogLevel, LogOutput, Origin};
+
+/// Elections may not take longer.
+const ELECTION_MS_MAX: u64 = 50_000;
+/// Larger requests are asked for at one's own risk.
+const REQUEST_BYTES_RECOMMENDED: u64 = 10 << 20;
+/// Larger quotas are asked for at one's own risk.
+const QUOTA_BYTES_RECOMMENDED: i64 = 8 << 30;
+
+/// Checks everything but the log's settings; gives what is worth a log line.
+pub(super) fn check(settings: &Settings, origin: Origin) -> Result<Vec<Notice>, ConfigError> {
+    let mut notices = Vec::new();
+    if settings.text("discovery-fallback") == "proxy" {
+        return Err(
+            "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\""
+                .into(),
+        );
+    }
+    check_urls(settings, &mut notices)?;
+    check_cluster(settings)?;
+    check_times(settings)?;
+    check_advertised(settings, origin)?;
+    check_compaction(settings)?;
+    check_tracing_and_gates(settings)?;
+    if settings.duration("compact-hash-check-time") <= 0 {
+        let given = duration_text(settings.duration("compact-hash-check-time"));
+        return Err(format!("--compact-hash-check-time must be >0 (set to {given})").into());
+    }
+    if settings.text("name") == "default" {
+        notices.push(Notice::warn(
+            "it isn't recommended to use default name, please set a value for --name. Note that etcd might run into \
+             issue when multiple members have the same default name",
+            vec![("name", "default".to_owned())],
+        ));
+    }
+    check_tls(settings)?;
+    check_supported(settings, &mut notices)?;
+    warn_about_sizes(settings, &mut notices);
+    Ok(notices)
+}
+
+/// The log's settings, which etcd checks before all others.
+pub(super) fn log_config(settings: &Settings) -> Result<LogConfig, ConfigError> {
+    match settings.text("logger").as_str() {
+        "zap" => {}
+        "capnslog" => return Err("--logger=capnslog is removed in v3.5".into()),
+        other => return Err(format!("unknown logger option {other:?}").into()),
+    }
+    let mut outputs = settings.list("log-outputs");
+    if outputs.is_empty() {
+        outputs.push("default".to_owned());
+    }
+    if outputs.len() > 1 && outputs.iter().any(|output| output == "default") {
+        return Err("multi logoutput for \"default\" is not supported yet".into());
+    }
+    if settings.bool("enable-log-rotation") {
+        let files = outputs
+            .iter()
+            .filter(|output| !matches!(output.as_str(), "default" | "stderr" | "stdout"));
+        if files.count() != 1 {
+            let message = "--log-outputs requires a single file path when --log-rotate-config-json is defined";
+            return Err(message.into());
+        }
+    }
+    if outputs.iter().any(|output| output == "systemd/journal") {
+        return Err("--log-outputs=systemd/journal is not supported yet by this version".into());
+    }
+    let level = match settings.text("log-level").to_ascii_lowercase().as_str() {
+        "debug" => LogLevel::Debug,
+        "info" | "" => LogLevel::Info,
+        "warn" => LogLevel::Warn,
+        "error" => LogLevel::Error,
+        "panic" | "dpanic" => LogLevel::Panic,
+        "fatal" => LogLevel::Fatal,
+        _ => return Err(format!("unrecognized level: {:?}", settings.text("log-level")).into()),
+    };
+    let console = match settings.text("log-format").as_str() {
+        "json" | "" => false,
+        "console" => true,
+        other => {
+            return Err(
+                format!("unknown log format: {other}, supported values json, console").into(),
+            );
+        }
+    };
+    let outputs = outputs.into_iter().map(|output| match output.as_str() {
+        "default" | "stderr" => LogOutput::Stderr,
+        "stdout" => LogOutput::Stdout,
+        path => LogOutput::File(PathBuf::from(path)),
+    });
+    Ok(LogConfig {
+        level,
+        console,
+        outputs: outputs.collect(),
+    })
+}
+
+fn check_urls(settings: &Settings, notices: &mut Vec<Notice>) -> Result<(), ConfigError> {
+    check_bindable(&settings.urls("listen-peer-urls"))?;
+    check_bindable(&settings.urls("listen-client-urls"))?;
+    check_bindable(&settings.urls("listen-client-http-urls"))?;
+    if settings.urls("listen-client-http-urls").is_empty() {
+        let message =
+            "Running http and grpc server on single port. This is not recommended for production.";
+        notices.push(Notice::warn(message, Vec::new()));
+    }
+    check_bindable(&settings.urls("listen-metrics-urls"))?;
+    check_reachable(&settings.urls("initial-advertise-peer-urls")).map_err(|reason| {
+        let urls = settings.list("initial-advertise-peer-urls").join(",");
+        format!("--initial-advertise-peer-urls {urls:?} must be \"host:port\" ({reason})")
+    })?;
+    check_reachable(&settings.urls("advertise-client-urls")).map_err(|reason| {
+        let urls = settings.list("advertise-client-urls").join(",");
+        format!(
+            "--advertise-client-urls {urls:?} must be in the format \"host:port\", \"unix:/path/to/socket\" or \
+             \"unixs:/path/to/socket\" ({reason})"
+        )
+    })?;
+    Ok(())
+}
+
+/// One binds addresses, not names.
+fn check_bindable(urls: &[Url]) -> Result<(), ConfigError> {
+    match urls
+        .iter()
+        .find(|url| !url.scheme.is_unix() && url.host != "localhost" && url.ip().is_none())
+    {
+        Some(url) => Err(format!("expected IP in URL for binding ({url})").into()),
+        None => Ok(()),
+    }
+}
+
+fn check_reachable(urls: &[Url]) -> Result<(), String> {
+    match urls
+        .iter()
+        .find(|url| !url.scheme.is_unix() && url.host.is_empty())
+    {
+        Some(url) => Err(format!("unexpected empty host ({url})")),
+        None => Ok(()),
+    }
+}
+
+fn check_cluster(settings: &Settings) -> Result<(), ConfigError> {
+    let endpoints = settings.list("discovery-endpoints");
+    let by_dns = !settings.text("discovery-srv").is_empty();
+    // The default of --initial-cluster gives way to the other two.
+    let given = settings.is_set("initial-cluster") && !settings.text("initial-cluster").is_empty();
+    if [given, by_dns, !endpoints.is_empty()]
+        .into_iter()
+        .filter(|way| *way)
+        .count()
+        > 1
+    {
+        return Err(
+            "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \
+                    \"discovery-endpoints\" or \"discovery-srv\""
+                .into(),
+        );
+    }
+    if settings.text("discovery-token").is_empty() != endpoints.is_empty() {
+        return Err("both --discovery-token and --discovery-endpoints must be set".into());
+    }
+    if endpoints.iter().any(|endpoint| endpoint.trim().is_empty()) {
+        return Err("--discovery-endpoints must not contain empty endpoints".into());
+    }
+    Ok(())
+}
+
+fn check_times(settings: &Settings) -> Result<(), ConfigError> {
+    let heartbeat_ms = settings.unsigned("heartbeat-interval");
+    let election_ms = settings.unsigned("election-timeout");
+    if heartbeat_ms == 0 {
+        return Err("--heartbeat-interval must be >0 (set to 0ms)".into());
+    }
+    if election_ms == 0 {
+        return Err("--election-timeout must be >0 (set to 0ms)".into());
+    }
+    if heartbeat_ms.saturating_mul(5) > election_ms {
+        return Err(format!(
+            "--election-timeout[{election_ms}ms] should be at least as 5 times as \
+             --heartbeat-interval[{heartbeat_ms}ms]"
+        )
+        .into());
+    }
+    if election_ms > ELECTION_MS_MAX {
+        return Err(format!(
+            "--election-timeout[{election_ms}ms] is too long, and should be set less than {ELECTION_MS_MAX}ms"
+        )
+        .into());
+    }
+    Ok(())
+}
+
+fn check_advertised(settings: &Settings, origin: Origin) -> Result<(), ConfigError> {
+    let listens_unannounced = origin == Origin::CommandLine
+        && settings.is_set("listen-client-urls")
+        && !settings.is_set("advertise-client-urls");
+    if listens_unannounced || settings.urls("advertise-client-urls").is_empty() {
+        return Err(
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly"
+                .into(),
+        );
+    }
+    for (flag, urls) in [
+        ("listen-peer-urls", settings.urls("listen-peer-urls")),
+        ("listen-client-urls", settings.urls("listen-client-urls")),
+        (
+            "initial-advertise-peer-urls",
+            settings.urls("initial-advertise-peer-urls"),
+        ),
+    ] {
+        if urls.is_empty() {
+            return Err(format!("--{flag} must not be empty").into());
+        }
+    }
+    Ok(())
+}
+
+fn check_compaction(settings: &Settings) -> Result<(), ConfigError> {
+    match settings.text("auto-compaction-mode").as_str() {
+        "periodic" | "revision" => {}
+        "" => return Err("undefined auto-compaction-mode".into()),
+        other => return Err(format!("unknown auto-compaction-mode {other:?}").into()),
+    }
+    let retention = settings.text("auto-compaction-retention");
+    let is_number = retention.parse::<u32>().is_ok();
+    if !retention.is_empty() && !is_number && parse_duration(&retention).is_err() {
+        return Err(format!(
+            "error parsing CompactionRetention: time: invalid duration {retention:?}"
+        )
+        .into());
+    }
+    Ok(())
+}
+
+fn check_tracing_and_gates(settings: &Settings) -> Result<(), ConfigError> {
+    let rate = settings.signed("distributed-tracing-sampling-rate");
+    if settings.bool("enable-distributed-tracing") && !(0..=1_000_000).contains(&rate) {
+        let bound = if rate < 0 {
+            "must be positive"
+        } else {
+            "must be less than 1000000"
+        };
+        return Err(format!(
+            "distributed tracing configurition is not valid: (tracing sampling rate {bound})"
+        )
+        .into());
+    }
+    let gates = settings.gates();
+    if gates.enabled("LeaseCheckpointPersist") && !gates.enabled("LeaseCheckpoint") {
+        return Err(
+            "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint".into()
+        );
+    }
+    Ok(())
+}
+
+fn check_tls(settings: &Settings) -> Result<(), ConfigError> {
+    let versions = ["TLS1.2", "TLS1.3"];
+    let rank = |flag: &str| {
+        let version = settings.text(flag);
+        let rank = versions.iter().position(|known| *known == version);
+        match (rank, version.is_empty()) {
+            (None, false) => Err(ConfigError(format!(
+                "unexpected TLS version {version:?} (must be one of: TLS1.2, TLS1.3)"
+            ))),
+            (rank, _) => Ok(rank),
+        }
+    };
+    let (min, max) = (rank("tls-min-version")?, rank("tls-max-version")?);
+    if let (Some(min), Some(max)) = (min, max)
+        && min > max
+    {
+        let message = format!(
+            "min version ({}) is greater than max version ({})",
+            versions[min], versions[max]
+        );
+        return Err(message.into());
+    }
+    if min == Some(1) && !settings.list("cipher-suites").is_empty() {
+        return Err("cipher suites cannot be configured when only TLS1.3 is enabled".into());
+    }
+    check_listeners(settings)
+}
+
+/// etcd finds these when it opens its listeners.
+fn check_listeners(settings: &Settings) -> Result<(), ConfigError> {
+    let client_urls = settings.urls("listen-client-urls");
+    let http_urls = settings.urls("listen-client-http-urls");
+    let no_certificate =
+        settings.text("cert-file").is_empty() && settings.text("key-file").is_empty();
+    let without = no_certificate && !settings.bool("auto-tls");
+    if without
+        && let Some(url) = client_urls
+            .iter()
+            .chain(&http_urls)
+            .find(|url| url.scheme.is_tls())
+    {
+        return Err(format!(
+            "TLS key/cert (--cert-file, --key-file) must be provided for client url {url} with HTTPS scheme"
+        )
+        .into());
+    }
+    if let Some(url) = http_urls.iter().find(|url| {
+        client_urls
+            .iter()
+            .any(|other| other.address() == url.address())
+    }) {
+        return Err(format!(
+            "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {url}"
+        )
+        .into());
+    }
+    if without
+        && settings
+            .urls("listen-metrics-urls")
+            .iter()
+            .any(|url| url.scheme.is_tls())
+    {
+        return Err(
+            "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url"
+                .into(),
+        );
+    }
+    Ok(())
+}
+
+/// Nothing that was asked for may be left out silently.
+fn check_supported(settings: &Settings, notices: &mut Vec<Notice>) -> Result<(), ConfigError> {
+    for flag in settings.set_flags() {
+        match flag.support {
+            Support::NotYet
+                if settings.is_changed(flag) && !is_raised_to_default(settings, flag.name) =>
+            {
+                return Err(format!("--{} is not supported yet by this version", flag.name).into());
+            }
+            Support::NoEffect(reason) if settings.is_changed(flag) => notices.push(Notice::warn(
+                "flag has no effect",
+                vec![
+                    ("flag", format!("--{}", flag.name)),
+                    ("reason", reason.to_owned()),
+                ],
+            )),
+            Support::Obsolete => notices.push(Notice::warn(
+                "flag is no longer supported - ignoring",
+                vec![("flag-name", flag.name.to_owned())],
+            )),
+            Support::Works | Support::NotYet | Support::NoEffect(_) => {}
+        }
+    }
+    if let Some(gate) = settings
+        .gates()
+        .changed()
+        .find(|gate| gate.support == Support::NotYet)
+    {
+        return Err(format!(
+            "feature gate {} is not supported yet by this version",
+            gate.name
+        )
+        .into());
+    }
+    let tls = [
+        "listen-peer-urls",
+        "listen-client-urls",
+        "listen-client-http-urls",
+        "listen-metrics-urls",
+    ];
+    for flag in tls {
+        if let Some(url) = settings.urls(flag).iter().find(|url| url.scheme.is_tls()) {
+            return Err(format!(
+                "--{flag}={url} needs TLS, which is not supported yet by this version"
+            )
+            .into());
+        }
+    }
+    Ok(())
+}
+
+/// etcd raises shorter peer timeouts to 5 s, which is the default.
+fn is_raised_to_default(settings: &Settings, flag: &str) -> bool {
+    matches!(flag, "raft-read-timeout" | "raft-write-timeout")
+        && settings.duration(flag) <= 5_000_000_000
+}
+
+fn warn_about_sizes(settings: &Settings, notices: &mut Vec<Notice>) {
+    let request_bytes = settings.unsigned("max-request-bytes");
+    if request_bytes > REQUEST_BYTES_RECOMMENDED {
+        notices.push(Notice::warn(
+            "exceeded recommended request limit",
+            vec![
+                ("max-request-bytes", request_bytes.to_string()),
+                (
+                    "recommended-request-bytes",
+                    REQUEST_BYTES_RECOMMENDED.to_string(),
+                ),
+            ],
+        ));
+    }
+    let quota_bytes = settings.signed("quota-backend-bytes");
+    if quota_bytes > QUOTA_BYTES_RECOMMENDED {
+        notices.push(Notice::warn(
+            "quota exceeds the maximum value",
+            vec![
+                ("quota-size-bytes", quota_bytes.to_string()),
+                (
+                    "quota-maximum-size-bytes",
+                    QUOTA_BYTES_RECOMMENDED.to_string(),
+                ),
+            ],
+        ));
+    }
+}
