@@ -48,7 +48,7 @@ pub struct Written {
     pub bytes: u64,
     /// CRC-32C over each bucket's name, keys and values: what `etcdutl snapshot status` shows.
     pub hash: u32,
-    /// Key-value pairs in all buckets: what `etcdutl snapshot status` shows as total keys.
+    /// Key-value pairs in all buckets.
     pub pairs: u64,
 }
 
