@@ -1,4 +1,3 @@
 //! The Quorate server: the thin shell around the core.
 
 pub mod config;
-pub mod log;

@@ -1,9 +1,46 @@
-//! The multi-version store (skeleton of the interface).
+//! The multi-version store: every revision of every key that no compaction has removed, in memory.
+//!
+//! It owns keys, values, revisions and compaction; it never touches a file, and it knows leases only as numbers on
+//! keys. One [`Store`] writes, any number of [`View`]s read meanwhile, sharing the data behind one lock that is held
+//! only shortly: by the writer for one transaction, by readers for some hundred keys. A reader fixes its revision
+//! when it begins, and rows above it do not exist for it; that is how a transaction becomes visible all at once.
+//!
+//! ```text
+//!   index    key -> newest row               history   every row by revision
+//!     |                                         |
+//!     v                                         v
+//!   arena    row -> previous row of the key, main, sub, encoded KeyValue
+//! ```
+//!
+//! A row is the encoded `mvccpb.KeyValue` that etcd would keep, made once: the answers to ranges, the events of
+//! watches, the database image and `HashKV` are views of these bytes.
+//!
+//! Unit tests run with tiny chunks, leaves, segments and slices, so that short tests cross every boundary.
+
+mod arena;
+mod compact;
+mod compare;
+mod hash;
+mod history;
+mod index;
+mod range;
+mod record;
+mod restore;
+mod state;
+mod store;
+#[cfg(test)]
+mod tests;
+mod view;
+
 use bytes::Bytes;
 use quorate_proto::etcdserverpb as pb;
 
-use crate::error::RequestError;
 use crate::types::Revision;
+
+pub(crate) use range::{has_filters, is_default_order};
+pub use restore::RestoreError;
+pub use store::{STEP_ROWS, Store, WriteTxn};
+pub use view::{Pin, View};
 
 /// One revision of one key, as it stands in the `key` bucket of the database image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,14 +55,6 @@ pub struct Row {
     pub key_value: Bytes,
 }
 
-/// The single mutator.
-#[derive(Debug, Default)]
-pub struct Store {}
-
-/// A handle that reads while the store is written; cheap to clone, `Send + Sync`.
-#[derive(Clone, Debug)]
-pub struct View {}
-
 /// The answer of `HashKV`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HashKv {
@@ -37,44 +66,10 @@ pub struct HashKv {
     pub hash_revision: Revision,
 }
 
-impl Store {
-    /// An empty store at revision 1.
-    pub fn new() -> Self {
-        Self {}
-    }
-    /// A reading handle.
-    pub fn view(&self) -> View {
-        View {}
-    }
-    /// The current main revision.
-    pub fn revision(&self) -> Revision {
-        todo!()
-    }
-}
-
-impl View {
-    /// The current main revision.
-    pub fn revision(&self) -> Revision {
-        todo!()
-    }
-    /// The compact revision; -1 when never compacted.
-    pub fn compact_revision(&self) -> Revision {
-        todo!()
-    }
-    /// Answers a range with all of etcd's options; the header holds the revision only.
-    pub fn range(&self, _request: &pb::RangeRequest) -> Result<pb::RangeResponse, RequestError> {
-        todo!()
-    }
-    /// Answers a read-only transaction; the header holds the revision only.
-    pub fn read_txn(&self, _request: &pb::TxnRequest) -> Result<pb::TxnResponse, RequestError> {
-        todo!()
-    }
-    /// `HashKV` at a revision, 0 is the current one.
-    pub fn hash_kv(&self, _revision: Revision) -> Result<HashKv, RequestError> {
-        todo!()
-    }
-    /// Up to `limit` rows of the history in revision order, from (main, sub) on.
-    pub fn history(&self, _from: (i64, i64), _limit: usize) -> Vec<Row> {
-        todo!()
+/// A header of which only the revision is known here.
+fn header(revision: i64) -> pb::ResponseHeader {
+    pb::ResponseHeader {
+        revision,
+        ..pb::ResponseHeader::default()
     }
 }

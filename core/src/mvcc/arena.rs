@@ -1,0 +1,355 @@
+//! The arena: every row of the store, in append-only chunks.
+//!
+//! It owns the encoded records and, beside them, a small fixed header for each. It knows neither keys' order nor
+//! which row is needed: the index and the history point into it by [`Location`], and compaction tells it what to
+//! forget. Record bytes never move within a chunk and never change; a full chunk is shared with readers as counted
+//! [`Bytes`], while records of a chunk that is still filled are copied out.
+//!
+//! ```text
+//! chunk   headers  [previous, main, sub, offset] [..] [..]        24 B a row, mutable (chains are cut, rows move)
+//!         bytes    KeyValue KeyValue KeyValue                      about 256 KiB, then sealed
+//! ```
+
+use bytes::Bytes;
+
+use super::record;
+
+/// A chunk is sealed when the next record would make it longer.
+const CHUNK_BYTES: usize = if cfg!(test) { 2 << 10 } else { 256 << 10 };
+/// A record this long gets a chunk of its own, so that little of a chunk is ever left unused.
+pub(super) const LONE_RECORD_BYTES: usize = if cfg!(test) { 256 } else { 32 << 10 };
+/// Bounds the headers of a chunk of tiny records.
+const CHUNK_ROWS_MAX: usize = 8192;
+
+const TOMBSTONE: u64 = 1 << 63;
+const KEPT: u32 = 1 << 31;
+
+/// Where a row is, and whether it is a tombstone: that is asked so often that it must not cost a look at the row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Location(u64);
+
+impl Location {
+    /// No row.
+    pub(super) const NONE: Self = Self(u64::MAX);
+
+    fn new(chunk: usize, slot: usize, tombstone: bool) -> Self {
+        assert!(
+            chunk < (1 << 31) - 1 && slot < CHUNK_ROWS_MAX,
+            "chunk {chunk}, slot {slot}"
+        );
+        Self((chunk as u64) << 32 | slot as u64 | if tombstone { TOMBSTONE } else { 0 })
+    }
+
+    pub(super) fn chunk(self) -> usize {
+        (self.0 >> 32 & 0x7fff_ffff) as usize
+    }
+
+    pub(super) fn slot(self) -> usize {
+        (self.0 & 0xffff_ffff) as usize
+    }
+
+    pub(super) fn is_tombstone(self) -> bool {
+        self.0 & TOMBSTONE != 0
+    }
+
+    pub(super) fn is_none(self) -> bool {
+        self == Self::NONE
+    }
+}
+
+/// Which chunk takes a row: rows that outlived a compaction stay among themselves, since they will live on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    New = 0,
+    Survivors = 1,
+}
+
+#[derive(Debug)]
+struct Header {
+    /// The row of the same key before this one.
+    previous: Location,
+    main: i64,
+    /// Sub revision; the top bit marks a row that the running compaction keeps.
+    sub: u32,
+    offset: u32,
+}
+
+#[derive(Debug)]
+enum Data {
+    Filling(Vec<u8>),
+    Sealed(Bytes),
+}
+
+#[derive(Debug)]
+struct Chunk {
+    data: Data,
+    headers: Vec<Header>,
+    /// Rows that the history still holds; at zero the chunk goes.
+    rows: usize,
+    /// Bytes of the rows that the running compaction keeps.
+    kept_bytes: usize,
+    main_max: i64,
+}
+
+impl Chunk {
+    fn bytes(&self) -> &[u8] {
+        match &self.data {
+            Data::Filling(bytes) => bytes,
+            Data::Sealed(bytes) => bytes,
+        }
+    }
+
+    fn range(&self, slot: usize) -> std::ops::Range<usize> {
+        let end = self
+            .headers
+            .get(slot + 1)
+            .map_or(self.bytes().len(), |next| next.offset as usize);
+        self.headers[slot].offset as usize..end
+    }
+
+    fn seal(&mut self) {
+        if let Data::Filling(bytes) = &mut self.data {
+            self.data = Data::Sealed(Bytes::from(std::mem::take(bytes)));
+            self.headers.shrink_to_fit();
+        }
+    }
+}
+
+/// All rows.
+#[derive(Debug, Default)]
+pub(super) struct Arena {
+    /// A gone chunk leaves `None`, to be filled again.
+    chunks: Vec<Option<Chunk>>,
+    gone: Vec<usize>,
+    /// The chunk of each lane that is being filled.
+    filling: [Option<usize>; 2],
+}
+
+impl Arena {
+    /// Adds a row whose record `write` appends; it is at most `len_max` bytes long.
+    pub(super) fn append(
+        &mut self,
+        lane: Lane,
+        row: NewRow,
+        len_max: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Location {
+        let number = self.chunk_for(lane, len_max);
+        let chunk = self.chunks[number]
+            .as_mut()
+            .expect("the chunk being filled is there");
+        let Data::Filling(bytes) = &mut chunk.data else {
+            panic!("chunk {number} is sealed")
+        };
+        let offset = bytes.len();
+        write(bytes);
+        assert!(
+            bytes.len() - offset <= len_max,
+            "a record outgrew its chunk"
+        );
+        push_header(chunk, number, row, offset)
+    }
+
+    /// Adds a row with a long record, in a chunk of its own and without copying it.
+    pub(super) fn append_lone(&mut self, row: NewRow, encoded: Bytes) -> Location {
+        let number = self.place(Chunk::new(Data::Sealed(encoded)));
+        let chunk = self.chunks[number].as_mut().expect("just placed");
+        let location = push_header(chunk, number, row, 0);
+        chunk.headers.shrink_to_fit();
+        location
+    }
+
+    pub(super) fn bytes(&self, location: Location) -> &[u8] {
+        let chunk = self.chunk(location);
+        &chunk.bytes()[chunk.range(location.slot())]
+    }
+
+    /// The record as a view that outlives the lock.
+    pub(super) fn share(&self, location: Location) -> Bytes {
+        let chunk = self.chunk(location);
+        let range = chunk.range(location.slot());
+        match &chunk.data {
+            Data::Filling(bytes) => Bytes::copy_from_slice(&bytes[range]),
+            Data::Sealed(bytes) => bytes.slice(range),
+        }
+    }
+
+    pub(super) fn key(&self, location: Location) -> &[u8] {
+        record::key(self.bytes(location))
+    }
+
+    pub(super) fn main(&self, location: Location) -> i64 {
+        self.header(location).main
+    }
+
+    /// Main and sub revision.
+    pub(super) fn revision(&self, location: Location) -> (i64, i64) {
+        let header = self.header(location);
+        (header.main, i64::from(header.sub & !KEPT))
+    }
+
+    pub(super) fn previous(&self, location: Location) -> Location {
+        self.header(location).previous
+    }
+
+    pub(super) fn set_previous(&mut self, location: Location, previous: Location) {
+        self.header_mut(location).previous = previous;
+    }
+
+    /// Marks a row as one that the running compaction keeps.
+    pub(super) fn keep(&mut self, location: Location) {
+        let len = self.bytes(location).len();
+        self.header_mut(location).sub |= KEPT;
+        self.chunk_mut(location).kept_bytes += len;
+    }
+
+    pub(super) fn is_kept(&self, location: Location) -> bool {
+        self.header(location).sub & KEPT != 0
+    }
+
+    /// Takes the mark off a row. The chunk still counts it, or else it would look ever sparser during a sweep.
+    pub(super) fn clear_kept(&mut self, location: Location) {
+        self.header_mut(location).sub &= !KEPT;
+    }
+
+    /// Begins a new compaction: no chunk is known to hold kept rows.
+    pub(super) fn forget_kept(&mut self) {
+        for chunk in self.chunks.iter_mut().flatten() {
+            chunk.kept_bytes = 0;
+        }
+    }
+
+    /// Whether the chunk of this kept row holds so little besides garbage that its rows should leave it. A chunk
+    /// with rows above the compaction is left alone: nothing is known about those.
+    pub(super) fn is_sparse(&self, location: Location, compacted: i64) -> bool {
+        let chunk = self.chunk(location);
+        let sealed = matches!(chunk.data, Data::Sealed(_));
+        sealed && chunk.main_max <= compacted && chunk.kept_bytes * 2 < chunk.bytes().len()
+    }
+
+    /// Copies a kept row to the survivors, as a kept one. The caller mends what points to it and removes the old one.
+    pub(super) fn move_to_survivors(&mut self, old: Location, row: NewRow) -> Location {
+        let encoded = self.share(old);
+        let moved = if encoded.len() >= LONE_RECORD_BYTES {
+            self.append_lone(row, encoded)
+        } else {
+            self.append(Lane::Survivors, row, encoded.len(), |bytes| {
+                bytes.extend_from_slice(&encoded)
+            })
+        };
+        self.keep(moved);
+        moved
+    }
+
+    /// The history has let go of a row. With its last row a chunk goes.
+    pub(super) fn remove(&mut self, location: Location) {
+        let number = location.chunk();
+        let chunk = self.chunk_mut(location);
+        chunk.rows -= 1;
+        if chunk.rows == 0 && !self.filling.contains(&Some(number)) {
+            self.chunks[number] = None;
+            self.gone.push(number);
+        }
+    }
+
+    /// Bytes that the chunks take, garbage included.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let chunk_bytes = |chunk: &Chunk| {
+            let data = match &chunk.data {
+                Data::Filling(bytes) => bytes.capacity(),
+                Data::Sealed(bytes) => bytes.len(),
+            };
+            data + chunk.headers.capacity() * size_of::<Header>()
+        };
+        self.chunks.iter().flatten().map(chunk_bytes).sum()
+    }
+
+    fn chunk_for(&mut self, lane: Lane, len_max: usize) -> usize {
+        if let Some(number) = self.filling[lane as usize] {
+            let chunk = self.chunks[number]
+                .as_mut()
+                .expect("the chunk being filled is there");
+            if chunk.bytes().len() + len_max <= CHUNK_BYTES && chunk.headers.len() < CHUNK_ROWS_MAX
+            {
+                return number;
+            }
+            chunk.seal();
+            self.filling[lane as usize] = None;
+            if chunk.rows == 0 {
+                self.chunks[number] = None;
+                self.gone.push(number);
+            }
+        }
+        let number = self.place(Chunk::new(Data::Filling(Vec::with_capacity(
+            CHUNK_BYTES.max(len_max),
+        ))));
+        self.filling[lane as usize] = Some(number);
+        number
+    }
+
+    fn place(&mut self, chunk: Chunk) -> usize {
+        if let Some(number) = self.gone.pop() {
+            self.chunks[number] = Some(chunk);
+            return number;
+        }
+        self.chunks.push(Some(chunk));
+        self.chunks.len() - 1
+    }
+
+    fn chunk(&self, location: Location) -> &Chunk {
+        self.chunks[location.chunk()]
+            .as_ref()
+            .expect("a location points into a chunk that is there")
+    }
+
+    fn chunk_mut(&mut self, location: Location) -> &mut Chunk {
+        self.chunks[location.chunk()]
+            .as_mut()
+            .expect("a location points into a chunk that is there")
+    }
+
+    fn header(&self, location: Location) -> &Header {
+        &self.chunk(location).headers[location.slot()]
+    }
+
+    fn header_mut(&mut self, location: Location) -> &mut Header {
+        &mut self.chunk_mut(location).headers[location.slot()]
+    }
+}
+
+/// What a row is besides its record.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewRow {
+    pub(super) previous: Location,
+    pub(super) main: i64,
+    pub(super) sub: i64,
+    pub(super) tombstone: bool,
+}
+
+impl Chunk {
+    fn new(data: Data) -> Self {
+        Self {
+            data,
+            headers: Vec::new(),
+            rows: 0,
+            kept_bytes: 0,
+            main_max: i64::MIN,
+        }
+    }
+}
+
+fn push_header(chunk: &mut Chunk, number: usize, row: NewRow, offset: usize) -> Location {
+    let sub = u32::try_from(row.sub).expect("a transaction has less than 2^31 changes");
+    assert!(sub & KEPT == 0, "a transaction has less than 2^31 changes");
+    let offset = u32::try_from(offset).expect("a chunk is shorter than 4 GiB");
+    let location = Location::new(number, chunk.headers.len(), row.tombstone);
+    chunk.headers.push(Header {
+        previous: row.previous,
+        main: row.main,
+        sub,
+        offset,
+    });
+    chunk.rows += 1;
+    chunk.main_max = chunk.main_max.max(row.main);
+    location
+}

@@ -1,0 +1,353 @@
+//! The index: for every key the location of its newest row, in key order.
+//!
+//! Two levels: a sorted list of wide leaves. A leaf keeps what all of its keys begin with once, the next eight bytes
+//! of each key as a number to search by, and the locations; only equal numbers need a look at the record. Each leaf
+//! counts its live keys, so that counting a range touches two leaves and adds up the rest. Older rows are not here:
+//! they hang on the newest one.
+//!
+//! ```text
+//! lows    ""        "/pods/b.."   "/pods/k.."         no key of the leaf is below
+//! live    403       512           377
+//! leaves  prefix    "/pods/"      heads [u64 ..]  rows [Location ..]
+//! ```
+
+use std::cmp::Ordering;
+
+use super::arena::{Arena, Location};
+
+/// Keys of a leaf.
+const LEAF_KEYS_MAX: usize = if cfg!(test) { 8 } else { 512 };
+const LEAF_GROWTH: usize = 32;
+
+#[derive(Debug, Default)]
+struct Leaf {
+    /// All keys of the leaf begin with this.
+    prefix: Box<[u8]>,
+    /// The eight bytes of each key after the prefix, big-endian, padded with zeros.
+    heads: Vec<u64>,
+    rows: Vec<Location>,
+}
+
+/// The newest row of each key.
+#[derive(Debug)]
+pub(super) struct Index {
+    lows: Vec<Box<[u8]>>,
+    leaves: Vec<Leaf>,
+    /// Keys of each leaf whose newest row is not a tombstone.
+    live: Vec<u32>,
+}
+
+/// A place in the index; valid until a key is inserted or removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    leaf: usize,
+    row: usize,
+}
+
+impl Index {
+    /// An index without keys.
+    pub(super) fn new() -> Self {
+        Self {
+            lows: vec![Box::default()],
+            leaves: vec![Leaf::default()],
+            live: vec![0],
+        }
+    }
+
+    /// Builds the index of rows that are sorted by key, one a key.
+    pub(super) fn build(arena: &Arena, rows: &[Location]) -> Self {
+        let mut index = Self::new();
+        for (number, part) in rows.chunks(LEAF_KEYS_MAX * 15 / 16).enumerate() {
+            let leaf = Leaf::build(arena, part.to_vec());
+            let live = count_live(part);
+            if number == 0 {
+                (index.leaves[0], index.live[0]) = (leaf, live);
+            } else {
+                index.lows.push(arena.key(part[0]).into());
+                index.leaves.push(leaf);
+                index.live.push(live);
+            }
+        }
+        index
+    }
+
+    /// Where the key is, or else where it would be.
+    pub(super) fn find(&self, arena: &Arena, key: &[u8]) -> Result<Place, Place> {
+        let leaf = self.leaf_of(key);
+        match self.leaves[leaf].find(arena, key) {
+            Ok(row) => Ok(Place { leaf, row }),
+            Err(row) => Err(Place { leaf, row }),
+        }
+    }
+
+    /// The place after the last key.
+    pub(super) fn end(&self) -> Place {
+        Place {
+            leaf: self.leaves.len(),
+            row: 0,
+        }
+    }
+
+    /// The place after this one, if there is a key here.
+    pub(super) fn after(place: Place) -> Place {
+        Place {
+            row: place.row + 1,
+            ..place
+        }
+    }
+
+    /// The newest row of the key at this place.
+    pub(super) fn row(&self, place: Place) -> Location {
+        self.leaves[place.leaf].rows[place.row]
+    }
+
+    /// The newest rows from one place to another, with their places.
+    pub(super) fn iter(&self, from: Place, to: Place) -> impl Iterator<Item = (Place, Location)> {
+        (from.leaf..self.leaves.len().min(to.leaf + 1)).flat_map(move |leaf| {
+            let rows = &self.leaves[leaf].rows;
+            let start = if leaf == from.leaf { from.row } else { 0 };
+            let end = if leaf == to.leaf { to.row } else { rows.len() };
+            (start..end.max(start)).map(move |row| (Place { leaf, row }, rows[row]))
+        })
+    }
+
+    /// Adds a key at the place where [`Self::find`] missed it.
+    pub(super) fn insert(&mut self, arena: &Arena, mut place: Place, key: &[u8], row: Location) {
+        if self.leaves[place.leaf].rows.len() == LEAF_KEYS_MAX {
+            place = self.split(arena, place, key);
+        }
+        self.leaves[place.leaf].insert(arena, place.row, key, row);
+        self.live[place.leaf] += u32::from(!row.is_tombstone());
+    }
+
+    /// Puts another row in the place of a key's newest one.
+    pub(super) fn replace(&mut self, place: Place, row: Location) {
+        let slot = &mut self.leaves[place.leaf].rows[place.row];
+        let live = &mut self.live[place.leaf];
+        *live = *live - u32::from(!slot.is_tombstone()) + u32::from(!row.is_tombstone());
+        *slot = row;
+    }
+
+    /// The number of live keys from one place to another, as of the newest row of each.
+    pub(super) fn count_live(&self, from: Place, to: Place) -> u64 {
+        if from >= to {
+            return 0;
+        }
+        if from.leaf == to.leaf {
+            return u64::from(count_live(&self.leaves[from.leaf].rows[from.row..to.row]));
+        }
+        let first = count_live(&self.leaves[from.leaf].rows[from.row..]);
+        let last = self
+            .leaves
+            .get(to.leaf)
+            .map_or(0, |leaf| count_live(&leaf.rows[..to.row]));
+        let between: u64 = self.live[from.leaf + 1..to.leaf]
+            .iter()
+            .map(|live| u64::from(*live))
+            .sum();
+        between + u64::from(first) + u64::from(last)
+    }
+
+    /// The leaf where the keys after this one begin, and their first one's number in it; `None` if there are none.
+    pub(super) fn next_leaf(&self, arena: &Arena, after: Option<&[u8]>) -> Option<(usize, usize)> {
+        let from = match after {
+            None => Place { leaf: 0, row: 0 },
+            Some(key) => self
+                .find(arena, key)
+                .map_or_else(|place| place, Self::after),
+        };
+        self.iter(from, self.end())
+            .next()
+            .map(|(place, _)| (place.leaf, place.row))
+    }
+
+    /// The newest rows of the keys of one leaf.
+    pub(super) fn leaf(&self, leaf: usize) -> &[Location] {
+        &self.leaves[leaf].rows
+    }
+
+    /// Keeps only the keys of a leaf for which the answer is true, in order.
+    pub(super) fn retain(&mut self, leaf: usize, mut wanted: impl FnMut(usize) -> bool) {
+        let Leaf { heads, rows, .. } = &mut self.leaves[leaf];
+        let mut out = 0;
+        for row in 0..rows.len() {
+            if wanted(row) {
+                heads[out] = heads[row];
+                rows[out] = rows[row];
+                out += 1;
+            }
+        }
+        heads.truncate(out);
+        rows.truncate(out);
+        self.live[leaf] = count_live(rows);
+    }
+
+    /// Joins a leaf with the one before if both are short enough to stay half empty.
+    pub(super) fn join_with_previous(&mut self, arena: &Arena, leaf: usize) {
+        if leaf == 0
+            || self.leaves[leaf - 1].rows.len() + self.leaves[leaf].rows.len() > LEAF_KEYS_MAX / 2
+        {
+            return;
+        }
+        self.lows.remove(leaf);
+        let joined = self.leaves.remove(leaf);
+        self.live[leaf - 1] += self.live.remove(leaf);
+        let mut rows = std::mem::take(&mut self.leaves[leaf - 1].rows);
+        rows.extend_from_slice(&joined.rows);
+        self.leaves[leaf - 1] = Leaf::build(arena, rows);
+    }
+
+    /// Bytes that the index takes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let leaf_bytes = |leaf: &Leaf| {
+            leaf.prefix.len()
+                + leaf.heads.capacity() * size_of::<u64>()
+                + leaf.rows.capacity() * size_of::<Location>()
+        };
+        let leaves: usize = self.leaves.iter().map(leaf_bytes).sum();
+        let lows: usize = self.lows.iter().map(|low| low.len()).sum();
+        let top = size_of::<Box<[u8]>>() + size_of::<Leaf>() + size_of::<u32>();
+        leaves + lows + self.leaves.capacity() * top
+    }
+
+    /// Panics if the index is not what it should be: sorted keys, right heads, right counts.
+    pub(super) fn check(&self, arena: &Arena) {
+        let mut last: Option<&[u8]> = None;
+        for (number, leaf) in self.leaves.iter().enumerate() {
+            assert_eq!(
+                self.live[number],
+                count_live(&leaf.rows),
+                "live keys of leaf {number}"
+            );
+            assert_eq!(leaf.heads.len(), leaf.rows.len(), "heads of leaf {number}");
+            for (row, head) in leaf.rows.iter().zip(&leaf.heads) {
+                let key = arena.key(*row);
+                assert!(last.is_none_or(|last| last < key), "keys ascend");
+                assert!(key >= &*self.lows[number], "no key is below its leaf's low");
+                assert_eq!(
+                    *head,
+                    head_of(&key[leaf.prefix.len()..]),
+                    "head of a key in leaf {number}"
+                );
+                last = Some(key);
+            }
+        }
+    }
+
+    fn leaf_of(&self, key: &[u8]) -> usize {
+        self.lows.partition_point(|low| &**low <= key) - 1
+    }
+
+    /// Makes room in a full leaf; returns the new place for the key.
+    fn split(&mut self, arena: &Arena, place: Place, key: &[u8]) -> Place {
+        let Place { leaf, row } = place;
+        let at_end = leaf + 1 == self.leaves.len() && row == LEAF_KEYS_MAX;
+        if at_end {
+            // Keys that come in order fill their leaves.
+            self.leaves[leaf].shrink();
+            self.lows.push(key.into());
+            self.leaves.push(Leaf::default());
+            self.live.push(0);
+            return Place {
+                leaf: leaf + 1,
+                row: 0,
+            };
+        }
+        let middle = LEAF_KEYS_MAX / 2;
+        let right = self.leaves[leaf].rows.split_off(middle);
+        let left = std::mem::take(&mut self.leaves[leaf].rows);
+        self.lows.insert(leaf + 1, arena.key(right[0]).into());
+        self.live[leaf] = count_live(&left);
+        self.live.insert(leaf + 1, count_live(&right));
+        self.leaves[leaf] = Leaf::build(arena, left);
+        self.leaves.insert(leaf + 1, Leaf::build(arena, right));
+        // A key right between the halves must go below the right one's low, hence to the left.
+        if row <= middle {
+            place
+        } else {
+            Place {
+                leaf: leaf + 1,
+                row: row - middle,
+            }
+        }
+    }
+}
+
+impl Leaf {
+    fn build(arena: &Arena, mut rows: Vec<Location>) -> Self {
+        rows.shrink_to_fit();
+        let prefix: Box<[u8]> = match (rows.first(), rows.last()) {
+            (Some(first), Some(last)) => common(arena.key(*first), arena.key(*last)).into(),
+            _ => Box::default(),
+        };
+        let heads = rows
+            .iter()
+            .map(|row| head_of(&arena.key(*row)[prefix.len()..]))
+            .collect();
+        Self {
+            prefix,
+            heads,
+            rows,
+        }
+    }
+
+    fn find(&self, arena: &Arena, key: &[u8]) -> Result<usize, usize> {
+        let shared = key.len().min(self.prefix.len());
+        match key[..shared].cmp(&self.prefix[..shared]) {
+            Ordering::Less => return Err(0),
+            Ordering::Greater => return Err(self.rows.len()),
+            Ordering::Equal if shared < self.prefix.len() => return Err(0),
+            Ordering::Equal => {}
+        }
+        let head = head_of(&key[shared..]);
+        let low = self.heads.partition_point(|other| *other < head);
+        let equal = self.heads[low..]
+            .iter()
+            .take(LEAF_KEYS_MAX)
+            .position(|other| *other != head);
+        let high = equal.map_or(self.rows.len(), |len| low + len);
+        match self.rows[low..high].binary_search_by(|row| arena.key(*row).cmp(key)) {
+            Ok(row) => Ok(low + row),
+            Err(row) => Err(low + row),
+        }
+    }
+
+    fn insert(&mut self, arena: &Arena, at: usize, key: &[u8], row: Location) {
+        if self.rows.is_empty() {
+            self.prefix = key.into();
+        } else if !key.starts_with(&self.prefix) {
+            self.prefix = common(key, &self.prefix).into();
+            let prefix_len = self.prefix.len();
+            for (head, row) in self.heads.iter_mut().zip(&self.rows) {
+                *head = head_of(&arena.key(*row)[prefix_len..]);
+            }
+        }
+        if self.rows.len() == self.rows.capacity() {
+            self.rows.reserve_exact(LEAF_GROWTH);
+            self.heads.reserve_exact(LEAF_GROWTH);
+        }
+        self.rows.insert(at, row);
+        self.heads.insert(at, head_of(&key[self.prefix.len()..]));
+    }
+
+    fn shrink(&mut self) {
+        self.rows.shrink_to_fit();
+        self.heads.shrink_to_fit();
+    }
+}
+
+fn count_live(rows: &[Location]) -> u32 {
+    rows.iter().map(|row| u32::from(!row.is_tombstone())).sum()
+}
+
+fn common<'a>(one: &'a [u8], other: &[u8]) -> &'a [u8] {
+    let len = one.iter().zip(other).take_while(|(a, b)| a == b).count();
+    &one[..len]
+}
+
+fn head_of(rest: &[u8]) -> u64 {
+    let mut head = [0; 8];
+    let len = rest.len().min(8);
+    head[..len].copy_from_slice(&rest[..len]);
+    u64::from_be_bytes(head)
+}
