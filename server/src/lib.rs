@@ -1,3 +1,4 @@
 //! The Quorate server: the thin shell around the core.
 
 pub mod config;
+pub mod log;

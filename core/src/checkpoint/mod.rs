@@ -1,5 +1,55 @@
-//! The checkpoint: etcd's `db` image (skeleton of the interface).
+//! The checkpoint: the state at one applied index as etcd's `db` file, replaced as a whole and never changed.
+//!
+//! This module owns the image's format ([`bolt`]), what etcd keeps in it ([`schema`]) and the order in which the
+//! files of a checkpoint reach the disk ([`Job`]). It decides neither when a checkpoint is due nor what is in it.
+//! An image is a function of the state alone: members at the same applied index write the same bytes.
+//!
+//! ```text
+//! member/snap/db                        the image
+//! member/snap/db.tmp                    the next one while it is written; a stale one is removed
+//! member/snap/<term>-<index>.snap       the membership at the index, for etcd's tools and for etcd 3.6
+//! ```
 
-/// Everything that a checkpoint image needs, pinned at one applied index.
+pub mod bolt;
+mod error;
+mod job;
+mod json;
+pub mod schema;
+mod snap;
+mod version;
+
+use bytes::Bytes;
+
+pub use error::ImageError;
+pub use job::{CheckpointDone, CheckpointError, DATABASE, DIRECTORY, Job};
+pub use json::to_go_json;
+pub use schema::{AuthContents, Contents, Downgrade, MemberRecord, Rows};
+pub use version::STORAGE_VERSION;
+
+use crate::disk::{DiskError, DiskFile};
+use crate::mvcc::Row;
+
+/// An image that was read.
 #[derive(Debug)]
-pub struct Job {}
+pub struct Loaded {
+    /// Everything but the keys' history.
+    pub contents: Contents,
+    /// The keys' history, oldest first; read, and checked, as it is asked for.
+    pub rows: Rows,
+}
+
+/// Reads an image of etcd 3.5 to 3.7 or of ours. The rows stay views into `bytes`.
+pub fn load(bytes: Bytes) -> Result<Loaded, ImageError> {
+    let image = bolt::Image::open(bytes)?;
+    let (contents, rows) = schema::read(&image)?;
+    Ok(Loaded { contents, rows })
+}
+
+/// Writes the image of `contents` and `rows` (ascending) into an empty file, and hands it back, not yet synced.
+pub fn write_image<F: DiskFile>(
+    file: F,
+    contents: &Contents,
+    rows: impl Iterator<Item = Row>,
+) -> Result<(F, bolt::Written), DiskError> {
+    schema::write(file, contents, rows.map(Ok))
+}
