@@ -43,6 +43,7 @@ pub mod health {
     pub use tonic_health::ServingStatus;
     pub use tonic_health::pb::health_check_response::ServingStatus as HealthStatus;
     pub use tonic_health::pb::health_client::HealthClient;
+    pub use tonic_health::pb::health_server;
     pub use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
     pub use tonic_health::server::{HealthReporter, health_reporter};
 }

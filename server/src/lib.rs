@@ -1,4 +1,16 @@
 //! The Quorate server: the thin shell around the core.
+//!
+//! ```text
+//!   clients ─► io (cores, connections) ─► services ─► driver (consensus thread: Node) ─► log writer, checkpointer
+//!                                                        └─► peers
+//! ```
+//!
+//! Nothing here decides anything about the store, the log or the cluster: the core does, and this crate gives it
+//! threads, sockets, files and a clock.
 
 pub mod config;
+pub mod driver;
+pub mod io;
 pub mod log;
+mod services;
+pub mod state;

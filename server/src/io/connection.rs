@@ -1,0 +1,168 @@
+//! One client connection: told apart by its first bytes, then served by hyper.
+//!
+//! ```text
+//!   24 bytes of the HTTP/2 preface ──► HTTP/2: gRPC to the services, anything else to the HTTP handler
+//!   anything else                  ──► HTTP/1: the HTTP handler
+//! ```
+//!
+//! Nothing that a client sends ends more than its own connection.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::{Either, select};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tonic::body::Body;
+use tracing::debug;
+
+use super::core;
+use super::socket::Coalesced;
+use super::streams::{Spawner, WithStreams};
+use crate::services::Services;
+
+/// What every HTTP/2 client sends first.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A client must say something within this time, as in etcd 3.7.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// As good as forever, and still a time that can be added to now.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Serves a client until it leaves or `closing` becomes true.
+pub(super) async fn serve(
+    mut stream: TcpStream,
+    remote: SocketAddr,
+    services: Services,
+    closing: watch::Receiver<bool>,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(remote = %remote, error = %error, "client connection is gone");
+        return;
+    }
+    let sniffed = tokio::time::timeout(HEADER_TIMEOUT, sniff(&mut stream)).await;
+    let (read_ahead, is_http2) = match sniffed {
+        Ok(Ok(sniffed)) => sniffed,
+        Ok(Err(error)) => {
+            debug!(remote = %remote, error = %error, "client said nothing");
+            return;
+        }
+        Err(_) => return,
+    };
+    let io = TokioIo::new(Coalesced::new(stream, read_ahead));
+    let result = if is_http2 {
+        serve_http2(io, services, closing).await
+    } else {
+        serve_http1(io, closing).await
+    };
+    if let Err(error) = result {
+        debug!(remote = %remote, error = %error, "client connection ended");
+    }
+}
+
+/// Reads until it is clear which protocol the client speaks.
+async fn sniff(stream: &mut TcpStream) -> std::io::Result<(Bytes, bool)> {
+    let mut first = BytesMut::with_capacity(16 * 1024);
+    loop {
+        if stream.read_buf(&mut first).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let compared = first.len().min(HTTP2_PREFACE.len());
+        if first[..compared] != HTTP2_PREFACE[..compared] {
+            return Ok((first.freeze(), false));
+        }
+        if compared == HTTP2_PREFACE.len() {
+            return Ok((first.freeze(), true));
+        }
+    }
+}
+
+async fn serve_http2(
+    io: TokioIo<Coalesced>,
+    services: Services,
+    mut closing: watch::Receiver<bool>,
+) -> Result<(), hyper::Error> {
+    let state = core::state();
+    let limits = &state.limits;
+    let spawner = Spawner::default();
+    let connection = http2::Builder::new(spawner.clone())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.concurrent_streams_max)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .keep_alive_interval(limits.keepalive_interval)
+        .keep_alive_timeout(limits.keepalive_timeout.unwrap_or(FOREVER))
+        .serve_connection(
+            io,
+            service_fn(move |request| {
+                let services = services.clone();
+                async move { Ok::<_, Infallible>(answer_http2(services, request).await) }
+            }),
+        );
+    let mut connection = WithStreams::new(connection, spawner);
+    match select(&mut connection, pin!(closing.wait_for(|closing| *closing))).await {
+        Either::Left((result, _)) => return result,
+        Either::Right(_) => {}
+    }
+    connection.connection().graceful_shutdown();
+    connection.await
+}
+
+async fn answer_http2(
+    services: Services,
+    request: http::Request<Incoming>,
+) -> http::Response<Body> {
+    let is_grpc = request
+        .headers()
+        .get(http::header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    if is_grpc {
+        services.call(request).await
+    } else {
+        answer_http(request).await
+    }
+}
+
+async fn serve_http1(
+    io: TokioIo<Coalesced>,
+    mut closing: watch::Receiver<bool>,
+) -> Result<(), hyper::Error> {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(
+            io,
+            service_fn(|request| async move { Ok::<_, Infallible>(answer_http(request).await) }),
+        );
+    let mut connection = pin!(connection);
+    match select(
+        connection.as_mut(),
+        pin!(closing.wait_for(|closing| *closing)),
+    )
+    .await
+    {
+        Either::Left((result, _)) => return result,
+        Either::Right(_) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    connection.await
+}
+
+async fn answer_http(_request: http::Request<Incoming>) -> http::Response<Body> {
+    let _state: Arc<_> = core::state();
+    let mut response = http::Response::new(Body::new(http_body_util::Full::new(
+        Bytes::from_static(b"404 page not found\n"),
+    )));
+    *response.status_mut() = http::StatusCode::NOT_FOUND;
+    response
+}

@@ -1,0 +1,164 @@
+//! The IO cores: threads that carry the clients' connections.
+//!
+//! Each core is one thread with one single-threaded runtime. A connection belongs to one core for its life; new
+//! ones go to the core with the fewest. This module never decides what a request means (`services` does) and never
+//! touches the node but through `core`'s batches.
+
+mod connection;
+pub(crate) mod core;
+pub mod listener;
+pub mod mailbox;
+mod requests;
+mod socket;
+mod streams;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tracing::warn;
+
+pub use self::core::CoreParts;
+use crate::services::Services;
+
+/// How long connections may take to end once the server closes.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// One accepted connection on its way to its core.
+#[derive(Debug)]
+struct Accepted {
+    stream: std::net::TcpStream,
+    remote: SocketAddr,
+}
+
+/// Where connections enter a core.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    connections: mpsc::UnboundedSender<Accepted>,
+    /// Connections that the core carries now.
+    live: Arc<AtomicUsize>,
+}
+
+/// The handle of one running IO core.
+#[derive(Debug)]
+pub struct IoCore {
+    entry: Entry,
+    closing: watch::Sender<bool>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl IoCore {
+    /// Starts a core's thread.
+    pub fn start(number: usize, parts: CoreParts) -> std::io::Result<Self> {
+        let (connections, accepted) = mpsc::unbounded_channel();
+        let (closing, closing_seen) = watch::channel(false);
+        let live = Arc::new(AtomicUsize::new(0));
+        let thread = std::thread::Builder::new()
+            .name(format!("io-{number}"))
+            .spawn({
+                let live = Arc::clone(&live);
+                move || run(parts, accepted, &live, closing_seen)
+            })?;
+        Ok(Self {
+            entry: Entry { connections, live },
+            closing,
+            thread,
+        })
+    }
+
+    /// Where its connections enter.
+    pub fn entry(&self) -> Entry {
+        self.entry.clone()
+    }
+
+    /// Ends the core's connections and its thread.
+    pub fn close(self) {
+        self.closing.send_replace(true);
+        if self.thread.join().is_err() {
+            warn!("an IO core had panicked");
+        }
+    }
+}
+
+/// Gives a connection to the core with the fewest.
+pub fn assign(entries: &[Entry], stream: std::net::TcpStream, remote: SocketAddr) {
+    let entry = entries
+        .iter()
+        .min_by_key(|entry| entry.live.load(Ordering::Relaxed))
+        .expect("there is a core");
+    entry.live.fetch_add(1, Ordering::Relaxed);
+    // A core that has ended drops the connection: the server is going down.
+    let _ = entry.connections.send(Accepted { stream, remote });
+}
+
+fn run(
+    parts: CoreParts,
+    accepted: mpsc::UnboundedReceiver<Accepted>,
+    live: &Arc<AtomicUsize>,
+    closing: watch::Receiver<bool>,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("the process can have another epoll instance");
+    core::install(parts);
+    runtime.block_on(async {
+        let tick = tokio::spawn(core::tick_forever());
+        carry(accepted, live, closing).await;
+        tick.abort();
+    });
+}
+
+/// Starts a task for each connection until there are no more, then waits a little for the last to end.
+async fn carry(
+    mut accepted: mpsc::UnboundedReceiver<Accepted>,
+    live: &Arc<AtomicUsize>,
+    closing: watch::Receiver<bool>,
+) {
+    let services = Services::new(&core::state());
+    let mut tasks = tokio::task::JoinSet::new();
+    let mut closed = closing.clone();
+    loop {
+        let Accepted { stream, remote } = tokio::select! {
+            accepted = accepted.recv() => match accepted {
+                Some(accepted) => accepted,
+                None => break,
+            },
+            _ = closed.wait_for(|closed| *closed) => break,
+        };
+        while tasks.try_join_next().is_some() {}
+        let stream = match stream
+            .set_nonblocking(true)
+            .and_then(|()| tokio::net::TcpStream::from_std(stream))
+        {
+            Ok(stream) => stream,
+            Err(error) => {
+                live.fetch_sub(1, Ordering::Relaxed);
+                warn!(remote = %remote, error = %error, "cannot serve a connection");
+                continue;
+            }
+        };
+        let live = LiveGuard(Arc::clone(live));
+        let (services, closing) = (services.clone(), closing.clone());
+        tasks.spawn(async move {
+            let _live = live;
+            connection::serve(stream, remote, services, closing).await;
+        });
+    }
+    let ended = async { while tasks.join_next().await.is_some() {} };
+    // Watches do not end by themselves: what is left after this is cut with the process.
+    let _ = tokio::time::timeout(CLOSE_PATIENCE, ended).await;
+}
+
+/// Counts a connection for as long as it lives.
+struct LiveGuard(Arc<AtomicUsize>);
+
+impl Drop for LiveGuard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

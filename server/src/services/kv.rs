@@ -1,0 +1,163 @@
+//! The KV service: ranges, puts, deletes, transactions, compaction.
+
+use quorate_core::boundary::Response as Answer;
+use quorate_core::error::RequestError;
+use quorate_core::request;
+use quorate_net::grpc::etcdserverpb::kv_server;
+use quorate_proto::etcdserverpb as pb;
+use tonic::{Request, Response, Status, async_trait};
+
+use super::leader_watch::ResponseStream;
+use super::propose::{propose, read_index};
+use super::{mismatch, range_stream, status};
+use crate::io::core;
+use crate::state::ServerState;
+
+/// The service; all its state is the core's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kv;
+
+#[async_trait]
+impl kv_server::Kv for Kv {
+    async fn range(
+        &self,
+        request: Request<pb::RangeRequest>,
+    ) -> Result<Response<pb::RangeResponse>, Status> {
+        let range = request.into_inner();
+        if !range.serializable && core::state().is_learner() {
+            return Err(status(&RequestError::NotSupportedForLearner));
+        }
+        request::check_range(&range).map_err(|error| status(&error))?;
+        if !range.serializable {
+            read_index().await?;
+        }
+        Ok(Response::new(read_range(range).await?))
+    }
+
+    type RangeStreamStream = ResponseStream<pb::RangeStreamResponse>;
+
+    async fn range_stream(
+        &self,
+        request: Request<pb::RangeRequest>,
+    ) -> Result<Response<Self::RangeStreamStream>, Status> {
+        let range = request.into_inner();
+        range_stream::check(&range)?;
+        if !range.serializable {
+            read_index().await?;
+        }
+        Ok(Response::new(range_stream::chunks(range)))
+    }
+
+    async fn put(
+        &self,
+        request: Request<pb::PutRequest>,
+    ) -> Result<Response<pb::PutResponse>, Status> {
+        let put = request.into_inner();
+        request::check_put(&put).map_err(|error| status(&error))?;
+        match propose(|internal| internal.put = Some(put)).await? {
+            Answer::Put(mut response) => {
+                core::with(|core| core.state().fill(&mut response.header));
+                Ok(Response::new(response))
+            }
+            _ => Err(mismatch()),
+        }
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<pb::DeleteRangeRequest>,
+    ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
+        let delete = request.into_inner();
+        request::check_delete_range(&delete).map_err(|error| status(&error))?;
+        match propose(|internal| internal.delete_range = Some(delete)).await? {
+            Answer::DeleteRange(mut response) => {
+                core::with(|core| core.state().fill(&mut response.header));
+                Ok(Response::new(response))
+            }
+            _ => Err(mismatch()),
+        }
+    }
+
+    async fn txn(
+        &self,
+        request: Request<pb::TxnRequest>,
+    ) -> Result<Response<pb::TxnResponse>, Status> {
+        let txn = request.into_inner();
+        let state = core::state();
+        request::check_txn(&txn, state.limits.txn_operations_max)
+            .map_err(|error| status(&error))?;
+        let mut response = if request::is_read_only(&txn) {
+            if !request::is_serializable(&txn) {
+                read_index().await?;
+            }
+            // As many ranges as a transaction may hold, each of any size.
+            beside(move || state.view.read_txn(&txn)).await?
+        } else {
+            match propose(|internal| internal.txn = Some(txn)).await? {
+                Answer::Txn(response) => response,
+                _ => return Err(mismatch()),
+            }
+        };
+        core::with(|core| core.state().fill(&mut response.header));
+        Ok(Response::new(response))
+    }
+
+    async fn compact(
+        &self,
+        request: Request<pb::CompactionRequest>,
+    ) -> Result<Response<pb::CompactionResponse>, Status> {
+        let compaction = request.into_inner();
+        match propose(|internal| internal.compaction = Some(compaction)).await? {
+            Answer::Compact(mut response) => {
+                core::with(|core| core.state().fill(&mut response.header));
+                Ok(Response::new(response))
+            }
+            _ => Err(mismatch()),
+        }
+    }
+}
+
+/// Reads a range: at once when it is small, on another thread when it could hold up the core.
+async fn read_range(range: pb::RangeRequest) -> Result<pb::RangeResponse, Status> {
+    let state = core::state();
+    let mut response = if is_small(&range, &state)? {
+        state.view.range(&range).map_err(|error| status(&error))?
+    } else {
+        let view = state.view.clone();
+        beside(move || view.range(&range)).await?
+    };
+    state.fill(&mut response.header);
+    Ok(response)
+}
+
+/// Whether the range holds few enough keys to be read without holding up the core.
+fn is_small(range: &pb::RangeRequest, state: &ServerState) -> Result<bool, Status> {
+    let inline_max = state.limits.inline_range_keys_max;
+    if range.range_end.is_empty() || range.count_only {
+        return Ok(true);
+    }
+    let is_sorted = range.sort_order != 0 || range.sort_target != 0;
+    if range.limit > 0 && range.limit <= inline_max && !is_sorted {
+        return Ok(true);
+    }
+    let count = pb::RangeRequest {
+        count_only: true,
+        ..range.clone()
+    };
+    Ok(state
+        .view
+        .range(&count)
+        .map_err(|error| status(&error))?
+        .count
+        <= inline_max)
+}
+
+/// Runs a long read on a thread of its own, so that the other connections of this core go on.
+pub(super) async fn beside<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, RequestError> + Send + 'static,
+) -> Result<T, Status> {
+    match tokio::task::spawn_blocking(read).await {
+        Ok(read) => read.map_err(|error| status(&error)),
+        Err(_) => Err(Status::internal("quorate: the read was cut off")),
+    }
+}

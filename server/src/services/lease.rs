@@ -1,0 +1,124 @@
+//! The Lease service: grant and revoke through the log, renewals and remaining times by the leader.
+
+use futures_util::stream;
+use quorate_core::boundary::{Request as NodeRequest, Response as Answer};
+use quorate_core::error::RequestError;
+use quorate_core::types::LeaseId;
+use quorate_net::grpc::etcdserverpb::lease_server;
+use quorate_proto::etcdserverpb as pb;
+use tonic::{Request, Response, Status, Streaming, async_trait};
+
+use super::leader_watch::{ResponseStream, until_leaderless};
+use super::propose::{propose, propose_as};
+use super::{admission, mismatch, status};
+use crate::io::core;
+
+/// The service; all its state is the core's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lease;
+
+#[async_trait]
+impl lease_server::Lease for Lease {
+    async fn lease_grant(
+        &self,
+        request: Request<pb::LeaseGrantRequest>,
+    ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
+        let mut grant = request.into_inner();
+        let ticket = core::take_ticket();
+        if grant.id == 0 {
+            // As etcd picks it: the request id without its sign.
+            grant.id = (ticket.0 & i64::MAX as u64) as i64;
+        }
+        match propose_as(ticket, |internal| internal.lease_grant = Some(grant)).await? {
+            Answer::LeaseGrant(mut response) => {
+                core::with(|core| core.state().fill(&mut response.header));
+                Ok(Response::new(response))
+            }
+            _ => Err(mismatch()),
+        }
+    }
+
+    async fn lease_revoke(
+        &self,
+        request: Request<pb::LeaseRevokeRequest>,
+    ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
+        let revoke = request.into_inner();
+        match propose(|internal| internal.lease_revoke = Some(revoke)).await? {
+            Answer::LeaseRevoke(mut response) => {
+                core::with(|core| core.state().fill(&mut response.header));
+                Ok(Response::new(response))
+            }
+            _ => Err(mismatch()),
+        }
+    }
+
+    type LeaseKeepAliveStream = ResponseStream<pb::LeaseKeepAliveResponse>;
+
+    async fn lease_keep_alive(
+        &self,
+        request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
+    ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        let requires_leader = admission::requires_leader(request.metadata().as_ref());
+        let renewals = stream::try_unfold(request.into_inner(), |mut requests| async move {
+            let Some(pb::LeaseKeepAliveRequest { id }) = requests.message().await? else {
+                return Ok(None);
+            };
+            // The revision is the one when the request was read.
+            let header = core::with(|core| core.state().header(0));
+            let ttl = renew(LeaseId(id)).await?;
+            Ok(Some((
+                pb::LeaseKeepAliveResponse {
+                    header: Some(header),
+                    id,
+                    ttl,
+                },
+                requests,
+            )))
+        });
+        Ok(Response::new(until_leaderless(requires_leader, renewals)))
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: Request<pb::LeaseTimeToLiveRequest>,
+    ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
+        let request = request.into_inner();
+        let asked = NodeRequest::LeaseTimeToLive {
+            id: LeaseId(request.id),
+            keys: request.keys,
+        };
+        let mut response = match core::request(asked).await {
+            Ok(Answer::LeaseTimeToLive(response)) => response,
+            Ok(_) => return Err(mismatch()),
+            Err(error) => return Err(status(&error)),
+        };
+        core::with(|core| response.header = Some(core.state().header(0)));
+        Ok(Response::new(response))
+    }
+
+    async fn lease_leases(
+        &self,
+        _request: Request<pb::LeaseLeasesRequest>,
+    ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
+        match core::request(NodeRequest::LeaseLeases)
+            .await
+            .map_err(|error| status(&error))?
+        {
+            Answer::LeaseLeases(mut response) => {
+                core::with(|core| core.state().fill(&mut response.header));
+                Ok(Response::new(response))
+            }
+            _ => Err(mismatch()),
+        }
+    }
+}
+
+/// The granted TTL of a renewed lease; 0 when it is unknown or expired.
+async fn renew(id: LeaseId) -> Result<i64, Status> {
+    match core::request(NodeRequest::LeaseRenew(id)).await {
+        Ok(Answer::LeaseRenewed { ttl }) => Ok(ttl),
+        Ok(_) => Err(mismatch()),
+        Err(RequestError::LeaseNotFound) => Ok(0),
+        Err(error) => Err(status(&error)),
+    }
+}

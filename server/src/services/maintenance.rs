@@ -1,0 +1,167 @@
+//! The Maintenance service: status, hashes, alarms, leadership.
+
+use std::time::Duration;
+
+use quorate_core::boundary::{Request as NodeRequest, Response as Answer};
+use quorate_core::error::RequestError;
+use quorate_core::types::{MemberId, Revision};
+use quorate_net::grpc::etcdserverpb::maintenance_server;
+use quorate_proto::etcdserverpb as pb;
+use tokio_stream::Once;
+use tonic::{Request, Response, Status, async_trait};
+
+use super::propose::propose;
+use super::{mismatch, not_offered, status};
+use crate::config::ETCD_VERSION;
+use crate::io::core;
+use crate::state::ServerState;
+
+/// The service; all its state is the core's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Maintenance;
+
+#[async_trait]
+impl maintenance_server::Maintenance for Maintenance {
+    async fn status(
+        &self,
+        _request: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusResponse>, Status> {
+        Ok(Response::new(status_response(&core::state())))
+    }
+
+    async fn alarm(
+        &self,
+        request: Request<pb::AlarmRequest>,
+    ) -> Result<Response<pb::AlarmResponse>, Status> {
+        let alarm = request.into_inner();
+        // Also a GET goes through the log in etcd: the answer is linearizable.
+        match propose(|internal| internal.alarm = Some(alarm)).await? {
+            Answer::Alarm(mut response) => {
+                core::with(|core| core.state().fill(&mut response.header));
+                Ok(Response::new(response))
+            }
+            _ => Err(mismatch()),
+        }
+    }
+
+    async fn hash_kv(
+        &self,
+        request: Request<pb::HashKvRequest>,
+    ) -> Result<Response<pb::HashKvResponse>, Status> {
+        let revision = Revision(request.into_inner().revision);
+        let state = core::state();
+        let view = state.view.clone();
+        let hashed = tokio::task::spawn_blocking(move || view.hash_kv(revision))
+            .await
+            .map_err(|_| Status::internal("quorate: the hash was cut off"))?
+            .map_err(|error| status(&error))?;
+        Ok(Response::new(pb::HashKvResponse {
+            header: Some(state.header(0)),
+            hash: hashed.hash,
+            compact_revision: hashed.compact_revision.0,
+            hash_revision: hashed.hash_revision.0,
+        }))
+    }
+
+    async fn move_leader(
+        &self,
+        request: Request<pb::MoveLeaderRequest>,
+    ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        let target = MemberId(request.into_inner().target_id);
+        let state = core::state();
+        check_move(&state, target).map_err(|error| status(&error))?;
+        if target != state.member {
+            transfer(target, state.limits.request_timeout).await?;
+        }
+        // etcd sends no header here.
+        Ok(Response::new(pb::MoveLeaderResponse { header: None }))
+    }
+
+    async fn hash(
+        &self,
+        _request: Request<pb::HashRequest>,
+    ) -> Result<Response<pb::HashResponse>, Status> {
+        Err(not_offered("Hash"))
+    }
+
+    async fn defragment(
+        &self,
+        _request: Request<pb::DefragmentRequest>,
+    ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        Err(not_offered("Defragment"))
+    }
+
+    type SnapshotStream = Once<Result<pb::SnapshotResponse, Status>>;
+
+    async fn snapshot(
+        &self,
+        _request: Request<pb::SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        Err(not_offered("Snapshot"))
+    }
+
+    async fn downgrade(
+        &self,
+        _request: Request<pb::DowngradeRequest>,
+    ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        Err(not_offered("Downgrade"))
+    }
+}
+
+fn status_response(state: &ServerState) -> pb::StatusResponse {
+    let seen = state.status();
+    let mut errors = Vec::new();
+    if seen.leader.is_none() {
+        errors.push(RequestError::NoLeader.message().to_owned());
+    }
+    for alarm in seen.alarms.iter() {
+        errors.push(format!(
+            "memberID:{} alarm:{} ",
+            alarm.member_id,
+            alarm.alarm().as_str_name()
+        ));
+    }
+    pb::StatusResponse {
+        header: Some(state.header(0)),
+        version: ETCD_VERSION.to_owned(),
+        db_size: seen.size_bytes,
+        leader: seen.leader.map_or(0, |leader| leader.0),
+        raft_index: seen.committed.0,
+        raft_term: seen.term.0,
+        raft_applied_index: seen.applied.0,
+        errors,
+        db_size_in_use: seen.size_in_use_bytes,
+        is_learner: seen.is_learner,
+        // The format of the store follows the cluster version once that is decided.
+        storage_version: seen.cluster_version.clone().unwrap_or_default(),
+        db_size_quota: state.limits.quota_bytes,
+        downgrade_info: Some(pb::DowngradeInfo::default()),
+    }
+}
+
+/// Leadership moves only from here, and only to a voter.
+fn check_move(state: &ServerState, target: MemberId) -> Result<(), RequestError> {
+    let seen = state.status();
+    if seen.leader != Some(state.member) {
+        return Err(RequestError::NotLeader);
+    }
+    if !seen
+        .members
+        .iter()
+        .any(|member| member.id == target.0 && !member.is_learner)
+    {
+        return Err(RequestError::BadLeaderTransferee);
+    }
+    Ok(())
+}
+
+async fn transfer(target: MemberId, patience: Duration) -> Result<(), Status> {
+    let asked = core::request(NodeRequest::TransferLeader(Some(target)));
+    match tokio::time::timeout(patience, asked).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(RequestError::Timeout)) | Err(_) => Err(Status::unknown(
+            "etcdserver: request timed out, leader transfer took too long",
+        )),
+        Ok(Err(error)) => Err(status(&error)),
+    }
+}

@@ -1,0 +1,53 @@
+//! The way of a request into the log and of a read past it.
+
+use bytes::Bytes;
+use prost::Message as _;
+use quorate_core::boundary::{Request, Response};
+use quorate_core::error::RequestError;
+use quorate_proto::etcdserverpb as pb;
+use tonic::Status;
+
+use super::{mismatch, status};
+use crate::io::core;
+
+/// Puts a request through the log. `fill` sets the one request in it.
+pub(super) async fn propose(
+    fill: impl FnOnce(&mut pb::InternalRaftRequest),
+) -> Result<Response, Status> {
+    let ticket = core::take_ticket();
+    propose_as(ticket, fill).await
+}
+
+/// The same under a ticket drawn before.
+pub(super) async fn propose_as(
+    ticket: quorate_core::types::Ticket,
+    fill: impl FnOnce(&mut pb::InternalRaftRequest),
+) -> Result<Response, Status> {
+    let mut internal = pb::InternalRaftRequest {
+        header: Some(pb::RequestHeader {
+            id: ticket.0,
+            ..pb::RequestHeader::default()
+        }),
+        ..pb::InternalRaftRequest::default()
+    };
+    fill(&mut internal);
+    let entry = Bytes::from(internal.encode_to_vec());
+    drop(internal);
+    if entry.len() > core::with(|core| core.state().limits.request_bytes_max) {
+        return Err(status(&RequestError::RequestTooLarge));
+    }
+    core::request_as(ticket, Request::Propose(entry))
+        .await
+        .map_err(|error| status(&error))
+}
+
+/// Waits until a read of the view sees everything that was committed when this was called.
+pub(super) async fn read_index() -> Result<(), Status> {
+    match core::request(Request::ReadIndex)
+        .await
+        .map_err(|error| status(&error))?
+    {
+        Response::ReadReady => Ok(()),
+        _ => Err(mismatch()),
+    }
+}

@@ -1,0 +1,192 @@
+//! What every thread of the server may look at: who this member is, its last known status, its store.
+//!
+//! The consensus thread publishes here after each batch, before it releases the batch's answers, so that an answer
+//! never shows a term or a leader older than itself. Everybody else only reads.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use quorate_core::mvcc::View;
+use quorate_core::node::Status;
+use quorate_core::types::{ClusterId, MemberId};
+use quorate_proto::etcdserverpb as pb;
+use tokio::sync::watch;
+
+/// The bounds that one place decides and every service obeys.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// `--max-request-bytes`: the largest encoded log entry a client can make.
+    pub request_bytes_max: usize,
+    /// `--max-txn-ops`: the longest of a transaction's lists.
+    pub txn_operations_max: usize,
+    /// `--max-concurrent-streams` of one HTTP/2 connection.
+    pub concurrent_streams_max: u32,
+    /// Requests of one IO core that wait for the node; more are answered "too many requests".
+    pub open_requests_max: usize,
+    /// The same in bytes of proposals, so that large ones cannot fill the memory.
+    pub open_bytes_max: usize,
+    /// Ranges of more keys than this are read beside the core, so that its other connections go on.
+    pub inline_range_keys_max: i64,
+    /// The effective quota, as `Status` shows it.
+    pub quota_bytes: i64,
+    /// How long the member may know no leader before `hasleader` streams end.
+    pub leader_loss: Duration,
+    /// How long a request may wait for the node; its answer then is a timeout.
+    pub request_timeout: Duration,
+    /// `--grpc-keepalive-interval`: pings to an idle client; none is never.
+    pub keepalive_interval: Option<Duration>,
+    /// `--grpc-keepalive-timeout`: how long a client may take to answer one; none is forever.
+    pub keepalive_timeout: Option<Duration>,
+    /// Between two progress notifications of a watch that asked for them.
+    pub watch_progress_interval: Duration,
+}
+
+impl Limits {
+    /// etcd takes messages of this much more than `--max-request-bytes`, for what is not the entry.
+    const RECEIVE_OVERHEAD: usize = 512 * 1024;
+
+    /// The largest gRPC message that is decoded.
+    pub fn receive_bytes_max(&self) -> usize {
+        self.request_bytes_max + Self::RECEIVE_OVERHEAD
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            request_bytes_max: 1_572_864,
+            txn_operations_max: 128,
+            concurrent_streams_max: u32::MAX,
+            open_requests_max: 20_000,
+            open_bytes_max: 256 << 20,
+            inline_range_keys_max: 1_000,
+            quota_bytes: 2 << 30,
+            leader_loss: Duration::from_secs(3),
+            request_timeout: Duration::from_secs(7),
+            keepalive_interval: Some(Duration::from_secs(2 * 3600)),
+            keepalive_timeout: Some(Duration::from_secs(20)),
+            watch_progress_interval: Duration::from_secs(600),
+        }
+    }
+}
+
+/// The read-only side of one running member.
+#[derive(Debug)]
+pub struct ServerState {
+    /// This member.
+    pub member: MemberId,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// The bounds of this server.
+    pub limits: Limits,
+    /// Reads the store.
+    pub view: View,
+    status: watch::Sender<Arc<Status>>,
+    // Copies of the status fields that each response needs, so that it takes no lock.
+    term: AtomicU64,
+    leader: AtomicU64,
+    learner: AtomicBool,
+    image_bytes: AtomicI64,
+}
+
+impl ServerState {
+    /// The state of a member that is about to start.
+    pub fn new(
+        member: MemberId,
+        cluster: ClusterId,
+        limits: Limits,
+        view: View,
+        status: Status,
+    ) -> Self {
+        let state = Self {
+            member,
+            cluster,
+            limits,
+            view,
+            status: watch::Sender::new(Arc::new(status.clone())),
+            term: AtomicU64::new(0),
+            leader: AtomicU64::new(0),
+            learner: AtomicBool::new(false),
+            image_bytes: AtomicI64::new(0),
+        };
+        state.copy_hot_fields(&status);
+        state
+    }
+
+    /// Makes a new status visible; for the consensus thread.
+    pub fn publish(&self, status: Status) {
+        self.copy_hot_fields(&status);
+        self.status.send_replace(Arc::new(status));
+    }
+
+    /// The last published status.
+    pub fn status(&self) -> Arc<Status> {
+        Arc::clone(&self.status.borrow())
+    }
+
+    /// The status and its changes, for who waits for one.
+    pub fn watch_status(&self) -> watch::Receiver<Arc<Status>> {
+        self.status.subscribe()
+    }
+
+    /// The leader, if this member knows one.
+    pub fn leader(&self) -> Option<MemberId> {
+        match self.leader.load(Ordering::Acquire) {
+            0 => None,
+            id => Some(MemberId(id)),
+        }
+    }
+
+    /// Whether this member is a learner, which serves next to nothing.
+    pub fn is_learner(&self) -> bool {
+        self.learner.load(Ordering::Acquire)
+    }
+
+    /// The header of a response; revision 0 means the live one, as etcd fills it.
+    pub fn header(&self, revision: i64) -> pb::ResponseHeader {
+        let revision = if revision == 0 {
+            self.view.revision().0
+        } else {
+            revision
+        };
+        pb::ResponseHeader {
+            revision,
+            ..self.header_without_revision()
+        }
+    }
+
+    /// The header of a membership response, where etcd leaves the revision unset.
+    pub fn header_without_revision(&self) -> pb::ResponseHeader {
+        pb::ResponseHeader {
+            cluster_id: self.cluster.0,
+            member_id: self.member.0,
+            revision: 0,
+            raft_term: self.term.load(Ordering::Acquire),
+        }
+    }
+
+    /// Completes the header of an answer that holds at most a revision.
+    pub fn fill(&self, header: &mut Option<pb::ResponseHeader>) {
+        *header = Some(self.header(header.as_ref().map_or(0, |header| header.revision)));
+    }
+
+    /// The size of the checkpoint image on the disk; 0 before the first one.
+    pub fn image_bytes(&self) -> i64 {
+        self.image_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Notes the size of a new checkpoint image.
+    pub fn set_image_bytes(&self, bytes: i64) {
+        self.image_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    fn copy_hot_fields(&self, status: &Status) {
+        self.term.store(status.term.0, Ordering::Release);
+        self.leader.store(
+            status.leader.map_or(0, |leader| leader.0),
+            Ordering::Release,
+        );
+        self.learner.store(status.is_learner, Ordering::Release);
+    }
+}
