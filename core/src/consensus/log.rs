@@ -53,23 +53,35 @@ pub(super) fn entry_bytes(entry: &Entry) -> usize {
 }
 
 impl Log {
-    /// A log whose entries before `first` are gone, with `base_term` the term of the last one gone.
+    /// A log after a snapshot. `older` are the entries up to the snapshot that the disk still has, as (first index,
+    /// term) of each run of one term; the term before the first of them is not known, so that one counts as gone.
     pub(super) fn new(
         hard_state: HardState,
         conf_state: ConfState,
-        first: u64,
-        base_term: u64,
+        snapshot_index: u64,
+        snapshot_term: u64,
+        older: Vec<(u64, u64)>,
         entries: Vec<Entry>,
     ) -> Self {
+        let (first, base_term) = match older.first() {
+            Some(&(1, _)) => (1, 0),
+            Some(&(index, term)) if index <= snapshot_index => (index + 1, term),
+            _ => (snapshot_index + 1, snapshot_term),
+        };
+        let terms = if first <= snapshot_index {
+            older
+        } else {
+            Vec::new()
+        };
         let mut log = Self {
             hard_state,
             conf_state,
             first,
             base_term,
             window: VecDeque::new(),
-            window_first: first,
+            window_first: snapshot_index + 1,
             window_bytes: 0,
-            terms: Vec::new(),
+            terms,
             read_back: Vec::new(),
             wanted: RefCell::default(),
             reading: Cell::new(false),
@@ -278,8 +290,9 @@ mod tests {
         Log::new(
             HardState::default(),
             ConfState::default(),
-            first,
+            first - 1,
             0,
+            Vec::new(),
             entries,
         )
     }
@@ -299,6 +312,26 @@ mod tests {
         }
         assert_eq!(log.term(0).unwrap(), 0);
         assert!(log.term(36).is_err());
+    }
+
+    #[test]
+    fn entries_before_the_snapshot_can_be_read_back_if_the_disk_has_them() {
+        let older = vec![(5, 1), (8, 2)];
+        let log = Log::new(
+            HardState::default(),
+            ConfState::default(),
+            10,
+            2,
+            older,
+            vec![entry(11, 3)],
+        );
+        assert_eq!(
+            (log.first_index().unwrap(), log.last_index().unwrap()),
+            (6, 11)
+        );
+        let terms: Vec<_> = (5..=11).map(|index| log.term(index).unwrap()).collect();
+        assert_eq!(terms, [1, 1, 1, 2, 2, 2, 3]);
+        assert!(log.term(4).is_err());
     }
 
     #[test]

@@ -45,11 +45,13 @@ const COMMITTED_BYTES_PER_STEP_MAX: u64 = 16 << 20;
 pub(crate) struct Start {
     pub(crate) hard_state: raftpb::HardState,
     pub(crate) conf_state: raftpb::ConfState,
-    /// The log up to here is part of the state; the log on disk begins at the next index.
+    /// The log up to here is part of the state.
     pub(crate) snapshot_index: Index,
     pub(crate) snapshot_term: Term,
     /// Entries after the snapshot, oldest first.
     pub(crate) entries: Vec<eraftpb::Entry>,
+    /// Entries up to the snapshot that the disk still has: (first index, term) of each run of one term.
+    pub(crate) older: Vec<(Index, Term)>,
 }
 
 /// What one step of consensus brought.
@@ -116,8 +118,13 @@ impl Consensus {
         let log = Log::new(
             convert::hard_state_in(&start.hard_state),
             convert::conf_state_in(&start.conf_state),
-            start.snapshot_index.0 + 1,
+            start.snapshot_index.0,
             start.snapshot_term.0,
+            start
+                .older
+                .iter()
+                .map(|&(first, term)| (first.0, term.0))
+                .collect(),
             start.entries,
         );
         let raft_config = raft::Config {

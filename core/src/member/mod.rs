@@ -14,53 +14,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::raftpb::{ConfChange, ConfChangeType, ConfState};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use sha1::{Digest, Sha1};
 
 use crate::boundary::Peer;
+use crate::checkpoint::MemberRecord;
 use crate::error::RequestError;
 use crate::types::{ClusterId, MemberId};
 
-/// One member, as the `members` bucket and the context of a conf change hold it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Member {
-    /// The id; never 0.
-    pub id: u64,
-    /// Where other members reach it.
-    #[serde(rename = "peerURLs", default, deserialize_with = "null_as_empty")]
-    pub peer_urls: Vec<String>,
-    /// A learner receives the log but has no vote.
-    #[serde(
-        rename = "isLearner",
-        default,
-        skip_serializing_if = "std::ops::Not::not"
-    )]
-    pub is_learner: bool,
-    /// Empty until the member has started once.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub name: String,
-    /// Where clients reach it; empty until the member has started once.
-    #[serde(
-        rename = "clientURLs",
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null_as_empty"
-    )]
-    pub client_urls: Vec<String>,
-}
-
-/// Go writes an absent list as `null`.
-fn null_as_empty<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Vec<String>, D::Error> {
-    Ok(Option::<Vec<String>>::deserialize(deserializer)?.unwrap_or_default())
-}
-
-/// The context of a conf change.
-#[derive(Clone, Debug, Default, Deserialize)]
-struct ConfChangeContext {
-    #[serde(flatten)]
-    member: Member,
+/// What the context of a conf change says beyond the member.
+#[derive(Debug, Default, Deserialize)]
+struct Promotion {
     #[serde(rename = "isPromote", default)]
     is_promote: bool,
 }
@@ -93,14 +57,14 @@ fn first_eight(digest: &[u8]) -> u64 {
 /// The members of a cluster at one applied index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Membership {
-    members: BTreeMap<u64, Member>,
+    members: BTreeMap<MemberId, MemberRecord>,
     /// Ids that were members once; they never come back.
-    removed: BTreeSet<u64>,
+    removed: BTreeSet<MemberId>,
 }
 
 impl Membership {
     /// The membership that a checkpoint holds.
-    pub fn restore(members: Vec<Member>, removed: Vec<u64>) -> Self {
+    pub fn restore(members: Vec<MemberRecord>, removed: Vec<MemberId>) -> Self {
         let members = members
             .into_iter()
             .map(|member| (member.id, member))
@@ -112,23 +76,23 @@ impl Membership {
     }
 
     /// All members, by id.
-    pub fn members(&self) -> impl Iterator<Item = &Member> {
+    pub fn members(&self) -> impl Iterator<Item = &MemberRecord> {
         self.members.values()
     }
 
     /// Ids that were removed, ascending.
-    pub fn removed(&self) -> impl Iterator<Item = u64> + '_ {
+    pub fn removed(&self) -> impl Iterator<Item = MemberId> + '_ {
         self.removed.iter().copied()
     }
 
     /// One member.
-    pub fn member(&self, id: MemberId) -> Option<&Member> {
-        self.members.get(&id.0)
+    pub fn member(&self, id: MemberId) -> Option<&MemberRecord> {
+        self.members.get(&id)
     }
 
     /// Whether this member was removed from the cluster.
     pub fn is_removed(&self, id: MemberId) -> bool {
-        self.removed.contains(&id.0)
+        self.removed.contains(&id)
     }
 
     /// Raft's view of it.
@@ -138,17 +102,17 @@ impl Membership {
                 .members
                 .values()
                 .filter(move |member| member.is_learner == learner);
-            ids.map(|member| member.id).collect::<Vec<_>>()
+            ids.map(|member| member.id.0).collect::<Vec<_>>()
         };
         ConfState::simple(of(false), of(true))
     }
 
     /// Whom this member connects to.
     pub fn peers_of(&self, me: MemberId) -> Vec<Peer> {
-        let others = self.members.values().filter(|member| member.id != me.0);
+        let others = self.members.values().filter(|member| member.id != me);
         others
             .map(|member| Peer {
-                member: MemberId(member.id),
+                member: member.id,
                 peer_urls: member.peer_urls.clone(),
             })
             .collect()
@@ -156,8 +120,8 @@ impl Membership {
 
     /// The members as clients see them, by id.
     pub fn to_proto(&self) -> Vec<pb::Member> {
-        let convert = |member: &Member| pb::Member {
-            id: member.id,
+        let convert = |member: &MemberRecord| pb::Member {
+            id: member.id.0,
             name: member.name.clone(),
             peer_urls: member.peer_urls.clone(),
             client_urls: member.client_urls.clone(),
@@ -168,7 +132,7 @@ impl Membership {
 
     /// Takes what a member says of itself. An unknown member is ignored: it was removed meanwhile.
     pub fn set_attributes(&mut self, id: MemberId, name: String, client_urls: Vec<String>) {
-        if let Some(member) = self.members.get_mut(&id.0) {
+        if let Some(member) = self.members.get_mut(&id) {
             member.name = name;
             member.client_urls = client_urls;
         }
@@ -179,7 +143,7 @@ impl Membership {
         let kind = change
             .kind()
             .map_err(|_| RequestError::Other("unknown type of conf change".into()))?;
-        let id = change.node_id;
+        let id = MemberId(change.node_id);
         if self.removed.contains(&id) {
             return Err(RequestError::MemberNotFound);
         }
@@ -191,27 +155,27 @@ impl Membership {
                 self.removed.insert(id);
             }
             ConfChangeType::ConfChangeUpdateNode => {
-                let context = parse_context(change)?;
-                self.check_urls_are_free(&context.member.peer_urls, Some(id))?;
+                let (updated, _) = parse_context(change)?;
+                self.check_urls_are_free(&updated.peer_urls, Some(id))?;
                 let member = self
                     .members
                     .get_mut(&id)
                     .ok_or(RequestError::MemberNotFound)?;
-                member.peer_urls = context.member.peer_urls;
+                member.peer_urls = updated.peer_urls;
             }
             ConfChangeType::ConfChangeAddNode | ConfChangeType::ConfChangeAddLearnerNode => {
-                let context = parse_context(change)?;
-                if context.is_promote {
+                let (member, promotion) = parse_context(change)?;
+                if promotion.is_promote {
                     self.promote(id)?;
                 } else {
-                    self.add(id, context.member, learners_max)?;
+                    self.add(member, learners_max)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn promote(&mut self, id: u64) -> Result<(), RequestError> {
+    fn promote(&mut self, id: MemberId) -> Result<(), RequestError> {
         let member = self
             .members
             .get_mut(&id)
@@ -223,8 +187,8 @@ impl Membership {
         Ok(())
     }
 
-    fn add(&mut self, id: u64, member: Member, learners_max: usize) -> Result<(), RequestError> {
-        if self.members.contains_key(&id) {
+    fn add(&mut self, member: MemberRecord, learners_max: usize) -> Result<(), RequestError> {
+        if self.members.contains_key(&member.id) {
             return Err(RequestError::MemberExist);
         }
         self.check_urls_are_free(&member.peer_urls, None)?;
@@ -236,14 +200,14 @@ impl Membership {
         if member.is_learner && learners >= learners_max {
             return Err(RequestError::TooManyLearners);
         }
-        self.members.insert(id, Member { id, ..member });
+        self.members.insert(member.id, member);
         Ok(())
     }
 
     fn check_urls_are_free(
         &self,
         urls: &[String],
-        except: Option<u64>,
+        except: Option<MemberId>,
     ) -> Result<(), RequestError> {
         let mut others = self
             .members
@@ -256,27 +220,25 @@ impl Membership {
     }
 }
 
-fn parse_context(change: &ConfChange) -> Result<ConfChangeContext, RequestError> {
+fn parse_context(change: &ConfChange) -> Result<(MemberRecord, Promotion), RequestError> {
     let context = change.context.as_deref().unwrap_or_default();
-    let parsed: ConfChangeContext = serde_json::from_slice(context)
-        .map_err(|error| RequestError::Other(format!("conf change context: {error}").into()))?;
-    if parsed.member.id != change.node_id {
+    let refuse = |error: serde_json::Error| {
+        RequestError::Other(format!("conf change context: {error}").into())
+    };
+    let member = MemberRecord::from_json(context).map_err(refuse)?;
+    let promotion: Promotion = serde_json::from_slice(context).map_err(refuse)?;
+    if member.id.0 != change.node_id {
         return Err(RequestError::Other(
             "conf change context names another member".into(),
         ));
     }
-    Ok(parsed)
+    Ok((member, promotion))
 }
 
 /// The conf change that adds `member` at the birth of a cluster.
-pub fn bootstrap_change(member: &Member) -> ConfChange {
-    let context = serde_json::to_vec(member).expect("a member is plain data");
-    ConfChange::new(
-        0,
-        ConfChangeType::ConfChangeAddNode,
-        member.id,
-        Bytes::from(context),
-    )
+pub fn bootstrap_change(member: &MemberRecord) -> ConfChange {
+    let context = Bytes::from(member.to_json());
+    ConfChange::new(0, ConfChangeType::ConfChangeAddNode, member.id.0, context)
 }
 
 #[cfg(test)]
@@ -288,11 +250,11 @@ mod tests {
     }
 
     fn add(id: u64, url: &str, learner: bool) -> ConfChange {
-        let member = Member {
-            id,
+        let member = MemberRecord {
+            id: MemberId(id),
             peer_urls: urls(&[url]),
             is_learner: learner,
-            ..Member::default()
+            ..MemberRecord::default()
         };
         bootstrap_change(&member)
     }
@@ -308,11 +270,11 @@ mod tests {
 
     #[test]
     fn bootstrap_context_is_etcds_json() {
-        let member = Member {
-            id: 10_276_657_743_932_975_437,
+        let member = MemberRecord {
+            id: MemberId(10_276_657_743_932_975_437),
             peer_urls: urls(&["http://localhost:2380"]),
             name: "default".into(),
-            ..Member::default()
+            ..MemberRecord::default()
         };
         let context = bootstrap_change(&member).context.unwrap();
         let expected =

@@ -1,18 +1,93 @@
-//! The node (skeleton of the interface).
-use std::sync::Arc;
+//! The node: one member's state machine, from input to output.
+//!
+//! [`Node`] joins consensus, the applied state and those who wait. It decides what happens next and in which order;
+//! the parts compute. Nothing leaves before [`Node::flush`], and what leaves is safe to carry out in any tempo.
+//!
+//! ```text
+//!   handle(now, input)* ──► proposals, reads, consensus
+//!   flush(out)          ──► loop: upkeep · propose what is queued · begin a read round · one step of consensus
+//!                                 └─ committed entries ─► apply ─► replies
+//!                                 └─ log changes ───────► Write ... Written ─► messages that depended on it
+//! ```
+//!
+//! Architecture invariant: time is only what `handle` was told; a stall of the driver is not time (at most one
+//! election timeout of ticks is made up).
 
-use crate::boundary::{Config, Input, Output};
-use crate::mvcc::View;
-use crate::types::{Index, MemberId, Term, Time};
+mod applying;
+mod check;
+mod recover;
+mod upkeep;
+mod waiting;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message as _;
 use quorate_proto::etcdserverpb as pb;
+
+pub use recover::{LogContents, RecoverError, Recovered};
+
+use crate::apply::State;
+use crate::boundary::{Config, Input, Output, Request, RequestIds, Response};
+use crate::consensus::{self, Consensus};
+use crate::error::RequestError;
+use crate::lease::Renewal;
+use crate::mvcc::View;
+use crate::types::{Index, LeaseId, MemberId, Revision, Term, Ticket, Time};
+use upkeep::{Checkpoints, Leadership, Upkeep};
+use waiting::{Proposals, Reads};
+
+/// The version of etcd that this member behaves as.
+pub const ETCD_VERSION: &str = "3.7.1";
+
+/// Unanswered proposals and reads of clients; more are refused with `too many requests`.
+const OPEN_REQUESTS_MAX: usize = 1 << 16;
+/// A read round without an answer for this long is begun anew; etcd's value.
+const READ_RETRY: Duration = Duration::from_millis(500);
 
 /// One member's state machine.
 #[derive(Debug)]
-pub struct Node {}
-
-/// What was found on the disk.
-#[derive(Debug)]
-pub struct Recovered {}
+pub struct Node {
+    /// Fixed.
+    config: Config,
+    /// The Raft group.
+    consensus: Consensus,
+    /// What the log has built.
+    state: State,
+    /// Proposals without an answer.
+    proposals: Proposals,
+    /// Linearizable reads without an answer.
+    reads: Reads,
+    /// Renewals that wait for a revocation or a checkpoint of their lease: (ticket, lease, came at, asked to clear).
+    renewals: Vec<(Ticket, LeaseId, Time, bool)>,
+    /// Physical compactions whose rows are still being removed.
+    compactions: Vec<(Ticket, Response)>,
+    /// Leader changes.
+    leadership: Leadership,
+    /// What the member does by itself.
+    upkeep: Upkeep,
+    /// Checkpoints.
+    checkpoints: Checkpoints,
+    /// Ids of the requests that the node makes itself.
+    ids: RequestIds,
+    /// The time of the last input; never goes back.
+    now: Time,
+    /// When the next tick is due.
+    tick_due: Time,
+    /// What `flush` will hand out.
+    out: Vec<Output>,
+    /// (revision, compact revision) that the watch hubs were last told of.
+    announced: (Revision, Revision),
+    /// The lists of members and alarms as clients see them, made once per change.
+    members: Arc<Vec<pb::Member>>,
+    alarms: Arc<Vec<pb::AlarmMember>>,
+    /// What other members run, as the shell learned; `None` for one that cannot be reached.
+    peer_versions: BTreeMap<u64, Option<String>>,
+    /// Set once: nothing happens any more.
+    stopped: bool,
+}
 
 /// What a member knows of itself and its cluster, for those who only look: services, metrics, health.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +96,8 @@ pub struct Status {
     pub leader: Option<MemberId>,
     /// Whether this member is a learner.
     pub is_learner: bool,
+    /// Whether this member has made its name and client URLs known, which is when it may serve clients.
+    pub is_published: bool,
     /// The current term.
     pub term: Term,
     /// The commit index.
@@ -34,40 +111,295 @@ pub struct Status {
     /// The cluster version (`X.Y.0`), once decided.
     pub cluster_version: Option<String>,
     /// Bytes counted against the quota.
-    pub size_bytes: i64,
+    pub size_bytes: u64,
     /// Bytes in use after compaction.
-    pub size_in_use_bytes: i64,
+    pub size_in_use_bytes: u64,
     /// Proposals waiting for their answer.
     pub proposals_pending: usize,
+    /// Leader changes seen, the first leader included.
+    pub leader_changes: u64,
 }
 
 impl Node {
     /// A member as it stood when it last stopped, or a new one.
-    pub fn new(_config: Config, _recovered: Recovered, _now: Time) -> Self {
-        todo!()
+    pub fn new(config: Config, recovered: Recovered, now: Time) -> Self {
+        let Recovered {
+            hard_state,
+            snapshot_index,
+            snapshot_term,
+            entries,
+            older,
+            state,
+            is_bootstrap,
+        } = recovered;
+        let bootstrap = is_bootstrap.then(|| (entries.clone(), hard_state));
+        let start = consensus::Start {
+            hard_state,
+            conf_state: state.membership.conf_state(),
+            snapshot_index,
+            snapshot_term,
+            entries: consensus::entries_in(entries).expect("recovery has looked at every entry"),
+            older,
+        };
+        let mut node = Self {
+            consensus: Consensus::new(&config, start),
+            proposals: Proposals::default(),
+            reads: Reads::default(),
+            renewals: Vec::new(),
+            compactions: Vec::new(),
+            leadership: Leadership::new(now),
+            upkeep: Upkeep::new(now),
+            checkpoints: Checkpoints::new(state.index),
+            ids: config.request_ids.clone(),
+            now,
+            tick_due: now.after(config.tick),
+            out: Vec::new(),
+            announced: (state.store.revision(), state.store.compact_revision()),
+            members: Arc::new(state.membership.to_proto()),
+            alarms: Arc::default(),
+            peer_versions: BTreeMap::new(),
+            stopped: false,
+            state,
+            config,
+        };
+        if let Some((entries, hard_state)) = bootstrap {
+            node.consensus
+                .write_bootstrap(entries, hard_state, &mut node.out);
+        }
+        node.refresh_alarms();
+        node.announce_peers();
+        node.shorten_first_election();
+        node
     }
+
     /// Takes one input. Nothing leaves before [`Node::flush`].
-    pub fn handle(&mut self, _now: Time, _input: Input) {
-        todo!()
+    pub fn handle(&mut self, now: Time, input: Input) {
+        self.now = self.now.max(now);
+        if self.stopped {
+            return;
+        }
+        match input {
+            Input::Wake => {}
+            Input::Receive { from, message } => self.on_message(from, message),
+            Input::Request { ticket, request } => self.on_request(ticket, request),
+            Input::Written(number) => self.consensus.on_written(number, &mut self.out),
+            Input::EntriesRead { first, entries } => self.consensus.on_entries_read(first, entries),
+            Input::Checkpointed { index, done } => self.on_checkpointed(index, done),
+            Input::Unreachable(member) => self.consensus.report_unreachable(member),
+            Input::PeerVersion { member, version } => {
+                self.peer_versions.insert(member.0, version);
+            }
+        }
+        self.run_ticks();
     }
+
     /// Moves everything that may leave now into `out`, in order. Call once per batch of inputs.
-    pub fn flush(&mut self, _out: &mut Vec<Output>) {
-        todo!()
+    pub fn flush(&mut self, out: &mut Vec<Output>) {
+        while !self.stopped {
+            self.run_upkeep();
+            self.propose_queued();
+            self.begin_read_round();
+            let Some(progress) = self.consensus.step(&mut self.out) else {
+                break;
+            };
+            for (context, index) in progress.reads {
+                self.reads.confirm(&context, index);
+            }
+            self.apply_committed(progress.committed);
+        }
+        self.consensus.request_old_entries(&mut self.out);
+        self.release_reads();
+        self.retry_renewals();
+        self.announce_store();
+        out.append(&mut self.out);
     }
+
     /// When to call `handle(Wake)` at the latest: the only timer.
     pub fn deadline(&self) -> Time {
-        todo!()
+        if self.stopped {
+            return Time::NEVER;
+        }
+        if self.state.store.is_compacting() {
+            return self.now;
+        }
+        let read_retry = self
+            .reads
+            .attempt_began()
+            .map_or(Time::NEVER, |began| began.after(READ_RETRY));
+        self.tick_due
+            .min(self.state.lessor.deadline())
+            .min(read_retry)
     }
-    /// Checks every invariant; panics with the name of the one that does not hold.
-    pub fn check(&self) {
-        todo!()
-    }
+
     /// A handle to read the store with.
     pub fn view(&self) -> View {
-        todo!()
+        self.state.store.view()
     }
+
     /// What the outside may know.
     pub fn status(&self) -> Status {
-        todo!()
+        let me = self.state.membership.member(self.config.member);
+        Status {
+            leader: self.consensus.leader(),
+            is_learner: me.is_some_and(|member| member.is_learner),
+            is_published: self.upkeep.is_published,
+            term: self.consensus.term(),
+            committed: self.consensus.committed(),
+            applied: self.state.index,
+            alarms: Arc::clone(&self.alarms),
+            members: Arc::clone(&self.members),
+            cluster_version: self.state.cluster_version.clone(),
+            size_bytes: self.state.store.size_bytes(),
+            size_in_use_bytes: self.state.store.size_bytes(),
+            proposals_pending: self.proposals.open_count(),
+            leader_changes: self.leadership.changes,
+        }
     }
+
+    /// Whether this member leads.
+    pub fn is_leader(&self) -> bool {
+        self.consensus.is_leader()
+    }
+
+    fn on_message(&mut self, from: MemberId, message: quorate_proto::raftpb::Message) {
+        // The transport knows who speaks; a message that claims another sender is not from a member.
+        if message.from == from.0 && !self.state.membership.is_removed(from) {
+            // What cannot be understood is dropped, as if the network had lost it.
+            let _ = self.consensus.receive(message);
+        }
+    }
+
+    fn on_request(&mut self, ticket: Ticket, request: Request) {
+        if self.proposals.open_count() + self.reads.open_count() >= OPEN_REQUESTS_MAX {
+            return self.reply(ticket, Err(RequestError::RequestTooManyRequests));
+        }
+        match request {
+            Request::Propose(payload) => self.proposals.open(self.now, ticket, payload),
+            Request::ReadIndex => self.reads.arrive(self.now, ticket),
+            Request::LeaseRenew(id) => self.renewals.push((ticket, id, self.now, false)),
+            Request::LeaseTimeToLive { id, keys } => {
+                let answer = self.state.lessor.time_to_live(self.now, id, keys);
+                self.reply(ticket, answer.map(Response::LeaseTimeToLive));
+            }
+            Request::LeaseLeases => {
+                let leases = self.state.lessor.leases();
+                let leases = leases
+                    .into_iter()
+                    .map(|id| pb::LeaseStatus { id: id.0 })
+                    .collect();
+                self.reply(
+                    ticket,
+                    Ok(Response::LeaseLeases(pb::LeaseLeasesResponse {
+                        header: None,
+                        leases,
+                    })),
+                );
+            }
+            Request::TransferLeader(target) => self.on_transfer(ticket, target),
+            Request::Checkpoint => self.checkpoints.waiting.push(ticket),
+        }
+    }
+
+    fn reply(&mut self, ticket: Ticket, result: Result<Response, RequestError>) {
+        self.out.push(Output::Reply { ticket, result });
+    }
+
+    /// Gives everything that is queued to consensus, as one batch.
+    fn propose_queued(&mut self) {
+        if self.proposals.has_queued() && self.consensus.propose(self.proposals.queued_payloads()) {
+            self.proposals.on_accepted();
+        }
+    }
+
+    /// Proposes something of this member's own.
+    fn propose_own(&mut self, request: pb::InternalRaftRequest) {
+        let id = self.ids.take();
+        let header = Some(pb::RequestHeader {
+            id,
+            ..Default::default()
+        });
+        let payload = pb::InternalRaftRequest { header, ..request }.encode_to_vec();
+        self.proposals.queue(Ticket(id), Bytes::from(payload));
+    }
+
+    /// Confirms leadership for all reads that wait, in one round of heartbeats.
+    fn begin_read_round(&mut self) {
+        if let Some(began_last) = self.now.0.checked_sub(nanos(READ_RETRY)) {
+            self.reads.abandon(Time(began_last));
+        }
+        let can_answer = match self.consensus.leader() {
+            None => false,
+            Some(leader) if leader == self.config.member => self.consensus.has_committed_in_term(),
+            Some(_) => true,
+        };
+        if self.reads.may_begin() && can_answer {
+            let context = self.ids.take().to_be_bytes();
+            self.reads.begin(self.now, Bytes::copy_from_slice(&context));
+            self.consensus.read_index(context.to_vec());
+        }
+    }
+
+    fn release_reads(&mut self) {
+        for ticket in self.reads.release(self.state.index) {
+            self.reply(ticket, Ok(Response::ReadReady));
+        }
+    }
+
+    /// Tries each waiting renewal; those that must wait for the log stay.
+    fn retry_renewals(&mut self) {
+        for (ticket, id, came, asked) in std::mem::take(&mut self.renewals) {
+            match self.state.lessor.renew(self.now, id) {
+                Renewal::Renewed(ttl) => self.reply(ticket, Ok(Response::LeaseRenewed { ttl })),
+                Renewal::Unknown => self.reply(ticket, Ok(Response::LeaseRenewed { ttl: 0 })),
+                Renewal::NotLeader => self.reply(ticket, Err(RequestError::NotLeader)),
+                Renewal::Expired => self.renewals.push((ticket, id, came, asked)),
+                Renewal::ClearFirst(checkpoint) => {
+                    if !asked {
+                        let checkpoints = vec![checkpoint];
+                        self.propose_own(pb::InternalRaftRequest {
+                            lease_checkpoint: Some(pb::LeaseCheckpointRequest { checkpoints }),
+                            ..Default::default()
+                        });
+                    }
+                    self.renewals.push((ticket, id, came, true));
+                }
+            }
+        }
+    }
+
+    fn announce_store(&mut self) {
+        let now = (
+            self.state.store.revision(),
+            self.state.store.compact_revision(),
+        );
+        if now != self.announced {
+            self.announced = now;
+            self.out.push(Output::StoreAdvanced);
+        }
+    }
+
+    fn announce_peers(&mut self) {
+        self.members = Arc::new(self.state.membership.to_proto());
+        self.out.push(Output::Peers(
+            self.state.membership.peers_of(self.config.member),
+        ));
+    }
+
+    fn refresh_alarms(&mut self) {
+        let alarms = self
+            .state
+            .alarms
+            .iter()
+            .map(|&(member_id, alarm)| pb::AlarmMember { member_id, alarm });
+        self.alarms = Arc::new(alarms.collect());
+    }
+
+    fn stop(&mut self, reason: String) {
+        self.stopped = true;
+        self.out.push(Output::Stop(reason));
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).expect("a short duration")
 }

@@ -1,0 +1,154 @@
+//! Applying committed entries: decode, decide what each one is, answer the one who waits for it.
+
+use prost::Message as _;
+use quorate_proto::etcdserverpb as pb;
+use quorate_proto::raftpb;
+use raft::eraftpb;
+
+use super::Node;
+use crate::apply::kv::Answer;
+use crate::apply::{Applied, ApplyError};
+use crate::boundary::Response;
+use crate::error::RequestError;
+use crate::types::{Index, MemberId, Term, Ticket};
+
+impl Node {
+    pub(super) fn apply_committed(&mut self, entries: Vec<eraftpb::Entry>) {
+        let Some(last) = entries.last().map(|entry| Index(entry.index)) else {
+            return;
+        };
+        for entry in entries {
+            // A checkpoint may be ahead of the log's snapshot record: these are in the state already.
+            if entry.index <= self.state.index.0 {
+                continue;
+            }
+            assert_eq!(
+                entry.index,
+                self.state.index.0 + 1,
+                "entries are applied in order, without gaps"
+            );
+            self.state.index = Index(entry.index);
+            self.state.term = Term(entry.term);
+            self.checkpoints.bytes_since += entry.data.len() as u64 + 64;
+            if let Err(error) = self.apply_entry(&entry) {
+                return self.stop(error.to_string());
+            }
+        }
+        self.consensus
+            .on_applied(last, self.config.log_bytes_in_memory_max);
+    }
+
+    fn apply_entry(&mut self, entry: &eraftpb::Entry) -> Result<(), ApplyError> {
+        let fail = |reason: String| ApplyError {
+            index: entry.index,
+            reason,
+        };
+        match entry.get_entry_type() {
+            eraftpb::EntryType::EntryNormal if entry.data.is_empty() => {
+                self.on_leader_entry(entry.term);
+                Ok(())
+            }
+            eraftpb::EntryType::EntryNormal => {
+                let request = pb::InternalRaftRequest::decode(entry.data.clone())
+                    .map_err(|error| fail(format!("it is not a request: {error}")))?;
+                self.apply_request(request)
+            }
+            eraftpb::EntryType::EntryConfChange => {
+                let change = raftpb::ConfChange::decode(entry.data.clone())
+                    .map_err(|error| fail(format!("it is not a conf change: {error}")))?;
+                self.apply_conf_change(change).map_err(fail)
+            }
+            eraftpb::EntryType::EntryConfChangeV2 => {
+                Err(fail("joint configurations are not part of etcd".into()))
+            }
+        }
+    }
+
+    /// The entry that a leader begins its term with: everything of earlier terms is applied now.
+    fn on_leader_entry(&mut self, term: u64) {
+        if self.consensus.is_leader() && self.consensus.term() == Term(term) {
+            let extend = self.config.tick * self.config.election_ticks;
+            self.state.lessor.promote(self.now, extend);
+        }
+    }
+
+    fn apply_request(&mut self, request: pb::InternalRaftRequest) -> Result<(), ApplyError> {
+        let ticket = Ticket(
+            request
+                .header
+                .as_ref()
+                .map_or(request.id, |header| header.id),
+        );
+        let had_no_space = self.state.has_alarm(pb::AlarmType::Nospace);
+        let answer = if self.proposals.is_open(ticket) {
+            Answer::Wanted
+        } else {
+            Answer::Unwanted
+        };
+        let applied = self.state.apply(self.now, &self.config, &request, answer)?;
+        if applied == Err(RequestError::NoSpace) && !had_no_space {
+            self.upkeep.wants_no_space_alarm = true;
+        }
+        if request.alarm.is_some() {
+            self.refresh_alarms();
+        }
+        if let Some(set) = &request.cluster_member_attr_set {
+            self.announce_peers();
+            self.upkeep.is_published |= MemberId(set.member_id) == self.config.member;
+        }
+        let physical = request
+            .compaction
+            .is_some_and(|compaction| compaction.physical);
+        self.answer_proposal(ticket, applied, physical);
+        Ok(())
+    }
+
+    fn answer_proposal(&mut self, ticket: Ticket, applied: Applied, physical: bool) {
+        match applied {
+            Ok(response) if physical && self.state.store.is_compacting() => {
+                self.compactions.push((ticket, response))
+            }
+            applied => {
+                if self.proposals.close(ticket) {
+                    self.reply(ticket, applied);
+                }
+            }
+        }
+    }
+
+    fn apply_conf_change(&mut self, mut change: raftpb::ConfChange) -> Result<(), String> {
+        let ticket = Ticket(change.id.unwrap_or_default());
+        let removes_me = change.kind() == Ok(raftpb::ConfChangeType::ConfChangeRemoveNode)
+            && change.node_id == self.config.member.0;
+        let fits = self
+            .state
+            .membership
+            .apply(&change, self.config.learners_max);
+        if fits.is_err() {
+            // Raft must know that the change is over; a change of nobody changes nothing.
+            change = raftpb::ConfChange::new(
+                0,
+                raftpb::ConfChangeType::ConfChangeAddNode,
+                0,
+                bytes::Bytes::new(),
+            );
+        }
+        let conf_state = self
+            .consensus
+            .apply_conf_change(&change)
+            .map_err(|error| error.to_string())?;
+        assert_eq!(
+            conf_state,
+            self.state.membership.conf_state(),
+            "raft and membership agree on who votes"
+        );
+        self.announce_peers();
+        if self.proposals.close(ticket) {
+            self.reply(ticket, fits.clone().map(|()| Response::Done));
+        }
+        if removes_me && fits.is_ok() {
+            self.stop("the member has been permanently removed from the cluster".into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,146 @@
+//! From what the disk holds to where a node begins.
+
+use bytes::Bytes;
+use quorate_proto::raftpb;
+
+use crate::apply::{self, State};
+use crate::checkpoint::{self, MemberRecord};
+use crate::lease::{self, Lessor};
+use crate::member::{Membership, bootstrap_change};
+use crate::mvcc::Store;
+use crate::types::{Index, Term};
+
+/// Where a member begins: the state that its checkpoint holds, and the log after it.
+#[derive(Debug)]
+pub struct Recovered {
+    pub(super) hard_state: raftpb::HardState,
+    pub(super) snapshot_index: Index,
+    pub(super) snapshot_term: Term,
+    pub(super) entries: Vec<raftpb::Entry>,
+    pub(super) older: Vec<(Index, Term)>,
+    pub(super) state: State,
+    /// Whether entries and hard state are new and must be written first.
+    pub(super) is_bootstrap: bool,
+}
+
+/// What the log on disk holds, as its recovery found it.
+#[derive(Clone, Debug, Default)]
+pub struct LogContents {
+    /// The last hard state.
+    pub hard_state: raftpb::HardState,
+    /// The last valid snapshot record.
+    pub snapshot_index: Index,
+    /// Its term.
+    pub snapshot_term: Term,
+    /// The entries after that snapshot, without gaps.
+    pub entries: Vec<raftpb::Entry>,
+    /// Entries up to the snapshot that the disk still has, as (first index, term) of each run of one term, ascending
+    /// and without gaps up to the snapshot: they can be read back for followers.
+    pub older: Vec<(Index, Term)>,
+}
+
+/// Why a member cannot begin from what its disk holds.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// The checkpoint is not readable.
+    #[error("snap/db: {0}")]
+    Image(#[from] checkpoint::ImageError),
+    /// The checkpoint's rows do not make a store.
+    #[error("snap/db: {0}")]
+    Rows(String),
+    /// Log and checkpoint do not belong together.
+    #[error("the log and snap/db do not fit together: {0}")]
+    Mismatch(String),
+}
+
+impl Recovered {
+    /// A member of a new cluster. All its first members begin with the same entries.
+    pub fn fresh(members: &[MemberRecord], lease: lease::Config) -> Self {
+        let mut members: Vec<_> = members.to_vec();
+        members.sort_unstable_by_key(|member| member.id);
+        let changes: Vec<_> = members.iter().map(bootstrap_change).collect();
+        let entries = apply::bootstrap_entries(&changes);
+        let hard_state = raftpb::HardState {
+            term: 1,
+            vote: 0,
+            commit: entries.len() as u64,
+        };
+        Self {
+            hard_state,
+            snapshot_index: Index(0),
+            snapshot_term: Term(0),
+            entries,
+            older: Vec::new(),
+            state: State::new(Lessor::new(lease)),
+            is_bootstrap: true,
+        }
+    }
+
+    /// A member that was here before. `image` is the content of `snap/db` if there is one.
+    pub fn from_disk(
+        image: Option<Bytes>,
+        log: LogContents,
+        lease: lease::Config,
+    ) -> Result<Self, RecoverError> {
+        let state = match image {
+            Some(image) => restore(image, lease)?,
+            None => State::new(Lessor::new(lease)),
+        };
+        if state.index < log.snapshot_index {
+            return Err(RecoverError::Mismatch(format!(
+                "the log begins after index {}, but snap/db ends at index {}; restore snap/db from a backup, or remove \
+                 the data directory and add the member anew",
+                log.snapshot_index.0, state.index.0
+            )));
+        }
+        let last = log
+            .entries
+            .last()
+            .map_or(log.snapshot_index.0, |entry| entry.index);
+        let commit = log.hard_state.commit;
+        if commit > last {
+            return Err(RecoverError::Mismatch(format!(
+                "entries up to index {commit} are committed, but the log ends at index {last}"
+            )));
+        }
+        if commit < log.snapshot_index.0 {
+            return Err(RecoverError::Mismatch(format!(
+                "the log says that index {} is in a snapshot, but only {commit} is committed",
+                log.snapshot_index.0
+            )));
+        }
+        Ok(Self {
+            hard_state: log.hard_state,
+            snapshot_index: log.snapshot_index,
+            snapshot_term: log.snapshot_term,
+            entries: log.entries,
+            older: log.older,
+            state,
+            is_bootstrap: false,
+        })
+    }
+}
+
+fn restore(image: Bytes, lease: lease::Config) -> Result<State, RecoverError> {
+    let checkpoint::Loaded { contents, rows } = checkpoint::load(image)?;
+    let (store, attachments) =
+        Store::restore(rows, contents.scheduled_compact, contents.finished_compact)
+            .map_err(|error| RecoverError::Rows(error.to_string()))?;
+    let mut lessor = Lessor::restore(lease, contents.leases, attachments);
+    lessor.demote();
+    Ok(State {
+        store,
+        lessor,
+        membership: Membership::restore(contents.members, contents.members_removed),
+        alarms: contents
+            .alarms
+            .iter()
+            .map(|alarm| (alarm.member_id, alarm.alarm))
+            .collect(),
+        auth: contents.auth,
+        cluster_version: contents.cluster_version,
+        downgrade: contents.downgrade,
+        index: contents.consistent_index,
+        term: contents.term,
+    })
+}

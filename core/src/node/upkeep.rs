@@ -1,0 +1,414 @@
+//! What a member does by itself: ticks, patience that ends, lease expiry, its own announcement, the cluster version,
+//! compaction in slices, checkpoints.
+
+use std::time::Duration;
+
+use quorate_proto::etcdserverpb as pb;
+use quorate_proto::membershippb;
+
+use super::{ETCD_VERSION, Node, nanos};
+use crate::boundary::{Output, Response, SnapshotRecord};
+use crate::error::RequestError;
+use crate::types::{Index, MemberId, Ticket, Time};
+
+/// An own proposal that had no effect for this long is made again.
+const PROPOSAL_RETRY: Duration = Duration::from_secs(2);
+/// How long a leader waits to learn the versions of all members before it settles for the lowest.
+const VERSIONS_PATIENCE: Duration = Duration::from_secs(2);
+/// Rows that one flush removes for a compaction: about a millisecond.
+const COMPACT_ROWS_PER_FLUSH: usize = 2000;
+/// Leases revoked at most per flush; the lessor paces them.
+const REVOKES_PER_FLUSH: usize = 500;
+/// The cluster version as long as not every member is known.
+const CLUSTER_VERSION_MIN: &str = "3.0.0";
+
+/// Who leads, and since when.
+#[derive(Debug)]
+pub(super) struct Leadership {
+    pub(super) leader: Option<MemberId>,
+    /// When the present leader was first seen.
+    pub(super) elected: Time,
+    pub(super) changes: u64,
+    /// Hand-overs under way: (ticket, to whom, until when).
+    pub(super) transfers: Vec<(Ticket, MemberId, Time)>,
+}
+
+impl Leadership {
+    pub(super) fn new(now: Time) -> Self {
+        Self {
+            leader: None,
+            elected: now,
+            changes: 0,
+            transfers: Vec::new(),
+        }
+    }
+}
+
+/// The member's own proposals.
+#[derive(Debug)]
+pub(super) struct Upkeep {
+    pub(super) is_published: bool,
+    pub(super) wants_no_space_alarm: bool,
+    publish_due: Time,
+    version_due: Time,
+    alarm_due: Time,
+}
+
+impl Upkeep {
+    pub(super) fn new(now: Time) -> Self {
+        Self {
+            is_published: false,
+            wants_no_space_alarm: false,
+            publish_due: now,
+            version_due: now,
+            alarm_due: now,
+        }
+    }
+}
+
+/// When to checkpoint, and who waits for it.
+#[derive(Debug)]
+pub(super) struct Checkpoints {
+    /// The applied index of the newest durable one.
+    pub(super) last: Index,
+    /// Bytes of entries applied since the newest one began.
+    pub(super) bytes_since: u64,
+    /// The one being written.
+    pub(super) in_flight: Option<SnapshotRecord>,
+    /// Requests for one.
+    pub(super) waiting: Vec<Ticket>,
+}
+
+impl Checkpoints {
+    pub(super) fn new(last: Index) -> Self {
+        Self {
+            last,
+            bytes_since: 0,
+            in_flight: None,
+            waiting: Vec::new(),
+        }
+    }
+}
+
+impl Node {
+    /// Lets time pass for Raft. After a stall at most one election timeout is made up.
+    pub(super) fn run_ticks(&mut self) {
+        let mut budget = self.config.election_ticks;
+        while self.tick_due <= self.now {
+            if budget == 0 {
+                self.tick_due = self.now.after(self.config.tick);
+                break;
+            }
+            budget -= 1;
+            self.tick_due = self.tick_due.after(self.config.tick);
+            self.consensus.tick();
+        }
+    }
+
+    /// A new process has heard of no leader for longer than its clock says: it need not wait the whole timeout.
+    /// With pre-vote this disturbs nobody (etcd: `--initial-election-tick-advance`).
+    pub(super) fn shorten_first_election(&mut self) {
+        if self.config.pre_vote {
+            for _ in 1..self.config.election_ticks {
+                self.consensus.tick();
+            }
+        }
+    }
+
+    pub(super) fn run_upkeep(&mut self) {
+        self.watch_leadership();
+        self.end_patience();
+        self.compact_a_slice();
+        self.checkpoint_when_due();
+        if self.consensus.is_single_voter() && !self.consensus.is_leader() {
+            self.consensus.campaign();
+        }
+        if self.consensus.leader().is_none() || self.consensus.is_transferring() {
+            return;
+        }
+        self.publish();
+        self.raise_no_space();
+        if self.consensus.is_leader() {
+            self.end_leases();
+            self.settle_cluster_version();
+        }
+    }
+
+    fn watch_leadership(&mut self) {
+        let leader = self.consensus.leader();
+        if leader != self.leadership.leader {
+            self.leadership.leader = leader;
+            if leader.is_some() {
+                self.leadership.changes += 1;
+                self.leadership.elected = self.now;
+                self.upkeep.version_due = self.now;
+            }
+        }
+        if !self.consensus.is_leader() && self.state.lessor.is_leader() {
+            self.state.lessor.demote();
+        }
+        let transfers = std::mem::take(&mut self.leadership.transfers);
+        for (ticket, target, until) in transfers {
+            if leader == Some(target) {
+                self.reply(ticket, Ok(Response::LeaderTransferred(target)));
+            } else if until <= self.now {
+                let text = "etcdserver: request timed out, leader transfer took too long";
+                self.reply(ticket, Err(RequestError::Other(text.into())));
+            } else {
+                self.leadership.transfers.push((ticket, target, until));
+            }
+        }
+    }
+
+    pub(super) fn on_transfer(&mut self, ticket: Ticket, target: Option<MemberId>) {
+        let me = self.config.member;
+        if !self.consensus.is_leader() {
+            // Who only wants to be rid of leadership has what it wants.
+            let nobody_asked = Ok(Response::LeaderTransferred(
+                self.consensus.leader().unwrap_or(me),
+            ));
+            let answer = if target.is_none() {
+                nobody_asked
+            } else {
+                Err(RequestError::NotLeader)
+            };
+            return self.reply(ticket, answer);
+        }
+        let Some(target) = target.or_else(|| self.consensus.best_successor()) else {
+            return self.reply(ticket, Ok(Response::LeaderTransferred(me)));
+        };
+        if target == me {
+            return self.reply(ticket, Ok(Response::LeaderTransferred(me)));
+        }
+        if !self.consensus.is_voter(target) {
+            return self.reply(ticket, Err(RequestError::BadLeaderTransferee));
+        }
+        self.consensus.transfer_leader(target);
+        let until = self
+            .now
+            .after(self.config.tick * self.config.election_ticks * 3 / 2);
+        self.leadership.transfers.push((ticket, target, until));
+    }
+
+    /// Answers those who have waited for too long.
+    fn end_patience(&mut self) {
+        let Some(start_last) = self.now.0.checked_sub(nanos(self.config.request_timeout)) else {
+            return;
+        };
+        let start_last = Time(start_last);
+        if self
+            .proposals
+            .oldest()
+            .is_some_and(|oldest| oldest <= start_last)
+        {
+            for (ticket, started) in self.proposals.expire(start_last) {
+                self.compactions.retain(|(waiting, _)| *waiting != ticket);
+                self.reply(ticket, Err(self.timeout_error(started)));
+            }
+        }
+        if self
+            .reads
+            .oldest()
+            .is_some_and(|oldest| oldest <= start_last)
+        {
+            for (ticket, _) in self.reads.expire(start_last) {
+                self.reply(ticket, Err(RequestError::Timeout));
+            }
+        }
+        for index in (0..self.renewals.len()).rev() {
+            if self.renewals[index].2 <= start_last {
+                let (ticket, ..) = self.renewals.swap_remove(index);
+                self.reply(ticket, Err(RequestError::Timeout));
+            }
+        }
+    }
+
+    /// etcd's rule: a proposal that began while a leader was being lost and replaced failed because of that.
+    fn timeout_error(&self, started: Time) -> RequestError {
+        let elected = self.leadership.elected;
+        let election = self.config.tick * self.config.election_ticks;
+        let lost = Time(elected.0.saturating_sub(2 * nanos(election)));
+        if lost < started && started < elected {
+            RequestError::TimeoutDueToLeaderFail
+        } else {
+            RequestError::Timeout
+        }
+    }
+
+    fn compact_a_slice(&mut self) {
+        if self.state.store.is_compacting() && self.state.store.compact_step(COMPACT_ROWS_PER_FLUSH)
+        {
+            for (ticket, response) in std::mem::take(&mut self.compactions) {
+                if self.proposals.close(ticket) {
+                    self.reply(ticket, Ok(response));
+                }
+            }
+        }
+    }
+
+    /// Makes name and client URLs known; each start does so, until it is seen in the log.
+    fn publish(&mut self) {
+        if self.upkeep.is_published || self.now < self.upkeep.publish_due {
+            return;
+        }
+        self.upkeep.publish_due = self.now.after(PROPOSAL_RETRY);
+        let member_attributes = Some(membershippb::Attributes {
+            name: self.config.name.clone(),
+            client_urls: self.config.client_urls.clone(),
+        });
+        let set = membershippb::ClusterMemberAttrSetRequest {
+            member_id: self.config.member.0,
+            member_attributes,
+        };
+        self.propose_own(pb::InternalRaftRequest {
+            cluster_member_attr_set: Some(set),
+            ..Default::default()
+        });
+    }
+
+    fn raise_no_space(&mut self) {
+        if !self.upkeep.wants_no_space_alarm || self.now < self.upkeep.alarm_due {
+            return;
+        }
+        self.upkeep.wants_no_space_alarm = false;
+        self.upkeep.alarm_due = self.now.after(PROPOSAL_RETRY);
+        let alarm = pb::AlarmRequest {
+            action: pb::alarm_request::AlarmAction::Activate as i32,
+            member_id: self.config.member.0,
+            alarm: pb::AlarmType::Nospace as i32,
+        };
+        self.propose_own(pb::InternalRaftRequest {
+            alarm: Some(alarm),
+            ..Default::default()
+        });
+    }
+
+    /// The leader proposes what its clock says about leases; the log decides.
+    fn end_leases(&mut self) {
+        if self.now < self.state.lessor.deadline() {
+            return;
+        }
+        for id in self.state.lessor.expired(self.now, REVOKES_PER_FLUSH) {
+            let lease_revoke = Some(pb::LeaseRevokeRequest { id: id.0 });
+            self.propose_own(pb::InternalRaftRequest {
+                lease_revoke,
+                ..Default::default()
+            });
+        }
+        loop {
+            let checkpoints = self.state.lessor.due_checkpoints(self.now);
+            if checkpoints.is_empty() {
+                break;
+            }
+            let lease_checkpoint = Some(pb::LeaseCheckpointRequest { checkpoints });
+            self.propose_own(pb::InternalRaftRequest {
+                lease_checkpoint,
+                ..Default::default()
+            });
+        }
+    }
+
+    /// The cluster version is the lowest version of its members, and never goes back.
+    fn settle_cluster_version(&mut self) {
+        if self.now < self.upkeep.version_due || !self.consensus.has_committed_in_term() {
+            return;
+        }
+        let Some(version) = self.cluster_version_wanted() else {
+            return;
+        };
+        let present = self.state.cluster_version.as_deref().and_then(major_minor);
+        if major_minor(&version) <= present {
+            return;
+        }
+        self.upkeep.version_due = self.now.after(PROPOSAL_RETRY);
+        let set = membershippb::ClusterVersionSetRequest { ver: version };
+        self.propose_own(pb::InternalRaftRequest {
+            cluster_version_set: Some(set),
+            ..Default::default()
+        });
+    }
+
+    fn cluster_version_wanted(&self) -> Option<String> {
+        let mut lowest = major_minor(ETCD_VERSION);
+        let others = self
+            .state
+            .membership
+            .members()
+            .filter(|member| member.id != self.config.member);
+        for member in others {
+            let version = self
+                .peer_versions
+                .get(&member.id.0)
+                .and_then(Option::as_deref)
+                .and_then(major_minor);
+            if version.is_none() {
+                let has_waited = self.now.since(self.leadership.elected) >= VERSIONS_PATIENCE;
+                let is_undecided = self.state.cluster_version.is_none();
+                return (has_waited && is_undecided).then(|| CLUSTER_VERSION_MIN.to_string());
+            }
+            lowest = lowest.min(version);
+        }
+        lowest.map(|(major, minor)| format!("{major}.{minor}.0"))
+    }
+
+    fn checkpoint_when_due(&mut self) {
+        if self.checkpoints.in_flight.is_some() || self.state.store.is_compacting() {
+            return;
+        }
+        let is_new = self.state.index > self.checkpoints.last;
+        if !is_new {
+            for ticket in std::mem::take(&mut self.checkpoints.waiting) {
+                self.reply(ticket, Ok(Response::Checkpointed(self.checkpoints.last)));
+            }
+            return;
+        }
+        let bytes_due = self
+            .config
+            .checkpoint_bytes_min
+            .max(self.state.store.size_bytes());
+        if self.checkpoints.bytes_since < bytes_due && self.checkpoints.waiting.is_empty() {
+            return;
+        }
+        self.checkpoints.bytes_since = 0;
+        self.checkpoints.in_flight = Some(SnapshotRecord {
+            index: self.state.index,
+            term: self.state.term,
+            conf_state: self.state.membership.conf_state(),
+        });
+        self.out
+            .push(Output::Checkpoint(Box::new(self.state.checkpoint())));
+    }
+
+    /// The image is in place: the log may say so.
+    pub(super) fn on_checkpointed(&mut self, index: Index, done: bool) {
+        let record = self
+            .checkpoints
+            .in_flight
+            .take()
+            .expect("a checkpoint was under way");
+        assert_eq!(record.index, index, "the checkpoint that was asked for");
+        if done {
+            self.checkpoints.last = index;
+            self.consensus.write_snapshot_record(record, &mut self.out);
+        }
+        let answer = if done {
+            Ok(Response::Checkpointed(index))
+        } else {
+            Err(RequestError::Other(
+                "the checkpoint could not be written".into(),
+            ))
+        };
+        for ticket in std::mem::take(&mut self.checkpoints.waiting) {
+            self.reply(ticket, answer.clone());
+        }
+    }
+}
+
+/// `3.7.1` and `3.7.0` are (3, 7).
+fn major_minor(version: &str) -> Option<(u64, u64)> {
+    let mut parts = version.split('.').map(str::parse);
+    match (parts.next(), parts.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => Some((major, minor)),
+        _ => None,
+    }
+}
