@@ -60,6 +60,13 @@ impl Time {
     }
 }
 
+impl Index {
+    /// The index after this one; the largest index has none and stays.
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
 impl Revision {
     /// The revision of a store without a write.
     pub const FIRST: Self = Self(1);

@@ -1,0 +1,254 @@
+//! One pass over the segments, oldest first, that rebuilds what the writer knew.
+//!
+//! This module owns the verdict on each frame: good, the end, a torn tail, or damage. It only reads.
+
+use bytes::Bytes;
+use quorate_proto::raftpb::HardState;
+use quorate_proto::walpb;
+
+use super::error::{Damage, WalError};
+use super::frame::{self, Place};
+use super::log::{Log, Misplaced, Position};
+use super::record::{self, Content, Fault};
+use crate::types::{Index, Term};
+
+/// The frames that a segment has, durably, before it has its name: seed and metadata. They cannot be torn.
+const HEAD_FRAMES: u64 = 2;
+
+/// What the records so far amount to.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    /// The chain's value; unknown before the first seed.
+    pub(super) checksum: Option<u32>,
+    /// The first metadata record; all others must equal it.
+    pub(super) metadata: Option<Bytes>,
+    /// The last hard state.
+    pub(super) hard_state: HardState,
+    /// All snapshot records, in order.
+    pub(super) snapshots: Vec<walpb::Snapshot>,
+    /// Where the valid entries lie.
+    pub(super) log: Log,
+    /// A snapshot record that would start the log anew, as long as no hard state shows that it holds.
+    pub(super) pending: Option<Pending>,
+}
+
+/// A snapshot record ahead of the log. It holds once a later hard state commits it. If the log goes on as if it were
+/// not there, the writer ended in between and went on without it.
+#[derive(Debug)]
+pub(super) struct Pending {
+    index: Index,
+    term: Term,
+    /// The record itself.
+    pub(super) position: Position,
+    /// The log before it, if entries have followed the snapshot already.
+    pub(super) before: Option<Log>,
+}
+
+/// How a segment's content ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tail {
+    /// Bytes of whole, good frames.
+    pub(super) length: u64,
+    /// Why the frame after them is not one, when there is something.
+    pub(super) torn: Option<String>,
+}
+
+impl Scan {
+    /// Reads a segment. Only in the last one may the tail be torn.
+    pub(super) fn add_segment(
+        &mut self,
+        path: &str,
+        sequence: u64,
+        bytes: &Bytes,
+        is_last: bool,
+    ) -> Result<Tail, WalError> {
+        let mut offset = 0;
+        let mut frames = 0;
+        let damage = |offset: usize, fault: Fault| {
+            let Fault { expected, found } = fault;
+            WalError::Damaged(Damage {
+                path: path.to_owned(),
+                offset: offset as u64,
+                expected,
+                found,
+            })
+        };
+        let fault = loop {
+            let (fault, looks_torn) = match frame::read(bytes, offset) {
+                Place::End => break None,
+                Place::Frame { record, next } => {
+                    match record::decode(bytes.slice(record.clone()), self.checksum) {
+                        Ok((content, checksum)) => {
+                            // The chain before a seed is what the seed says.
+                            let before = self.checksum.unwrap_or(checksum);
+                            let position = Position {
+                                sequence,
+                                offset: offset as u64,
+                                checksum: before,
+                            };
+                            self.add_record(frames, content, position)
+                                .map_err(|fault| damage(offset, fault))?;
+                            self.checksum = Some(checksum);
+                            frames += 1;
+                            offset = next;
+                            continue;
+                        }
+                        Err(fault) => (fault, frame::has_zero_sector(bytes, record.start..next)),
+                    }
+                }
+                Place::CutShort => (Fault::new("a whole frame", "the end of the file"), true),
+                Place::Malformed(word) => (
+                    Fault::new("a length word", format!("{:016x}", word.swap_bytes())),
+                    false,
+                ),
+            };
+            if !(looks_torn && is_last && frames >= HEAD_FRAMES) {
+                return Err(damage(offset, fault));
+            }
+            break Some(fault);
+        };
+        if frames < HEAD_FRAMES {
+            return Err(damage(
+                offset,
+                Fault::new("the head of a segment", "nothing"),
+            ));
+        }
+        let torn = match fault {
+            None if frame::content_end(bytes) <= offset => None,
+            None => Some(Fault::new(
+                "a frame, since others follow",
+                "a length of zero",
+            )),
+            Some(fault) => Some(fault),
+        };
+        if let Some(fault) = torn.clone() {
+            if !is_last {
+                return Err(damage(offset, fault));
+            }
+            if let Some(seed) = find_seed(bytes, offset) {
+                let found = format!(
+                    "{}, though the seed at {seed} shows that it had been synced",
+                    fault.found
+                );
+                return Err(damage(offset, Fault { found, ..fault }));
+            }
+        }
+        let torn = torn.map(|fault| format!("expected {}, found {}", fault.expected, fault.found));
+        Ok(Tail {
+            length: offset as u64,
+            torn,
+        })
+    }
+
+    fn add_record(
+        &mut self,
+        frames: u64,
+        content: Content,
+        position: Position,
+    ) -> Result<(), Fault> {
+        match (frames, &content) {
+            (0, Content::Seed(_)) | (1, Content::Metadata(_)) | (HEAD_FRAMES.., _) => {}
+            (0, _) => return Err(Fault::new("a checksum seed at the head", "another record")),
+            _ => return Err(Fault::new("metadata at the head", "another record")),
+        }
+        match content {
+            Content::Seed(_) => {}
+            Content::Metadata(metadata) => match &self.metadata {
+                Some(first) if *first != metadata => {
+                    return Err(Fault::new(
+                        "the metadata of the first segment",
+                        "the log of another member",
+                    ));
+                }
+                _ => self.metadata = Some(metadata),
+            },
+            Content::Entry(entry) => {
+                self.add_entry(Index(entry.index), Term(entry.term), position)?
+            }
+            Content::State(state) => self.add_state(state),
+            Content::Snapshot(snapshot) => self.add_snapshot(snapshot, position),
+        }
+        Ok(())
+    }
+
+    fn add_snapshot(&mut self, snapshot: walpb::Snapshot, position: Position) {
+        let (index, term) = (Index(snapshot.index), Term(snapshot.term));
+        if self.log.is_restarted_by(index, term) {
+            self.pending = Some(Pending {
+                index,
+                term,
+                position,
+                before: None,
+            });
+            self.settle_pending();
+        }
+        self.snapshots.push(snapshot);
+    }
+
+    fn add_state(&mut self, state: HardState) {
+        self.hard_state = state;
+        self.settle_pending();
+    }
+
+    /// Lets a snapshot record hold that the commit index reaches.
+    fn settle_pending(&mut self) {
+        let commit = self.hard_state.commit;
+        if let Some(pending) = self.pending.take_if(|pending| pending.index.0 <= commit)
+            && pending.before.is_none()
+        {
+            self.log.restart(pending.index, pending.term);
+        }
+    }
+
+    fn add_entry(&mut self, index: Index, term: Term, position: Position) -> Result<(), Fault> {
+        if let Some(pending) = self
+            .pending
+            .as_mut()
+            .filter(|pending| pending.before.is_none())
+        {
+            if index == pending.index.next() && index > self.log.last().next() {
+                pending.before = Some(self.log.clone());
+                self.log.restart(pending.index, pending.term);
+            } else {
+                self.pending = None;
+            }
+        }
+        let replaced = self.log.term(index).filter(|&replaced| replaced != term);
+        if let Some(replaced) = replaced.filter(|_| index.0 <= self.hard_state.commit) {
+            return Err(Fault::new(
+                format!(
+                    "no entry in place of the committed entry {} of term {}",
+                    index.0, replaced.0
+                ),
+                format!("one of term {}", term.0),
+            ));
+        }
+        self.log
+            .add_entry(index, term, position)
+            .map_err(|misplaced| match misplaced {
+                Misplaced::Gap(last) => Fault::new(
+                    format!("entry {}", last.next().0),
+                    format!("entry {}, with those between missing", index.0),
+                ),
+                Misplaced::TermGoesBack(before) => Fault::new(
+                    format!("entry {} with a term of at least {}", index.0, before.0),
+                    format!("term {}", term.0),
+                ),
+            })
+    }
+}
+
+/// Looks behind a bad place for a seed that is followed by at least one record that continues its chain. Such a
+/// seed is written only after a sync of all before it.
+fn find_seed(bytes: &Bytes, bad: usize) -> Option<usize> {
+    let end = frame::content_end(bytes);
+    (bad + frame::LENGTH_BYTES..end).step_by(frame::LENGTH_BYTES).find(|&offset| {
+        // A seed's record is 4 to 8 bytes: most places are out after one look.
+        (4..=8).contains(&bytes[offset]) && {
+            let Place::Frame { record, next } = frame::read(bytes, offset) else { return false };
+            let Ok((Content::Seed(seed), _)) = record::decode(bytes.slice(record), None) else { return false };
+            let Place::Frame { record, .. } = frame::read(bytes, next) else { return false };
+            matches!(record::decode(bytes.slice(record), Some(seed)), Ok((content, _)) if !matches!(content, Content::Seed(_)))
+        }
+    })
+}
