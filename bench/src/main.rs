@@ -1,2 +1,40 @@
-//! Placeholder.
-fn main() {}
+//! `quorate-bench`: Quorate beside a real etcd.
+//!
+//! Everything here drives two servers with the same requests and compares: what they answer (`differential`), how
+//! fast they do it (`compare`), what is left after crashes (`kill`). It never contains an expected number; the other
+//! server is the measure.
+
+mod differential;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Quorate beside a real etcd.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Sends the same random operations to two empty servers and compares every answer, watch event and hash.
+    Differential(differential::Options),
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Differential(options) => differential::run(options).await,
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("Error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}

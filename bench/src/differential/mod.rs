@@ -1,0 +1,175 @@
+//! The differential test: the same operations to Quorate and to a real etcd, every answer compared.
+
+mod generate;
+mod server;
+mod watches;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use clap::Args;
+use quorate_proto::etcdserverpb as pb;
+
+use generate::{Generator, Known, Operation};
+use server::{Answer, Server, shown};
+use watches::SENTINEL_KEY;
+
+/// What to compare.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// The client endpoint of an empty Quorate member.
+    #[arg(long, default_value = "127.0.0.1:2379")]
+    ours: String,
+    /// The client endpoint of an empty etcd member.
+    #[arg(long, default_value = "127.0.0.1:12379")]
+    etcd: String,
+    /// How many operations.
+    #[arg(long, default_value_t = 200_000)]
+    operations: u64,
+    /// The seed of the operations.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Watches are compared each time after this many operations.
+    #[arg(long, default_value_t = 250)]
+    round: u64,
+    /// Give up after this many differences.
+    #[arg(long, default_value_t = 10)]
+    differences_max: usize,
+}
+
+/// How long both may take until all watchers have been told the same.
+const WATCH_PATIENCE: Duration = Duration::from_secs(20);
+
+struct Run {
+    ours: Server,
+    etcd: Server,
+    known: Known,
+    counts: BTreeMap<&'static str, u64>,
+    refusals: BTreeMap<String, u64>,
+    differences: Vec<String>,
+    events: u64,
+    answer_bytes: usize,
+}
+
+/// Runs the test; `true` if there was no difference.
+pub(crate) async fn run(options: Options) -> Result<bool, String> {
+    let mut run = Run {
+        ours: Server::connect("ours", &options.ours).await?,
+        etcd: Server::connect("etcd", &options.etcd).await?,
+        known: Known { revision: 1, compacted: 0 },
+        counts: BTreeMap::new(),
+        refusals: BTreeMap::new(),
+        differences: Vec::new(),
+        events: 0,
+        answer_bytes: 0,
+    };
+    let mut generator = Generator::new(options.seed);
+    let started = Instant::now();
+    for number in 1..=options.operations {
+        let operation = generator.next(run.known);
+        run.compare_operation(number, &operation).await;
+        if number % options.round == 0 || number == options.operations {
+            run.compare_watches(number).await;
+        }
+        if number % 10_000 == 0 {
+            eprintln!("{number} operations, revision {}, {:.0?}", run.known.revision, started.elapsed());
+        }
+        if run.differences.len() >= options.differences_max {
+            break;
+        }
+    }
+    run.report(started.elapsed());
+    Ok(run.differences.is_empty())
+}
+
+impl Run {
+    async fn compare_operation(&mut self, number: u64, operation: &Operation) {
+        let (ours, etcd) = tokio::join!(self.ours.carry_out(operation), self.etcd.carry_out(operation));
+        *self.counts.entry(operation.name()).or_default() += 1;
+        self.answer_bytes += server::encoded_bytes(&etcd);
+        if let Answer::Refused(_, text) = &etcd {
+            *self.refusals.entry(text.clone()).or_default() += 1;
+        }
+        if let Some(revision) = etcd.revision() {
+            self.known.revision = self.known.revision.max(revision);
+        }
+        if let (Operation::Compact(request), Answer::Compact(_)) = (operation, &etcd) {
+            self.known.compacted = request.revision;
+        }
+        if ours != etcd {
+            let request = shown(operation);
+            self.difference(format!("operation {number}: {request}\n  ours: {}\n  etcd: {}", shown(&ours), shown(&etcd)));
+        }
+    }
+
+    /// Lets both streams come to rest and compares what each watcher was told.
+    async fn compare_watches(&mut self, number: u64) {
+        let put = pb::PutRequest { key: Bytes::from_static(SENTINEL_KEY), ..Default::default() };
+        self.compare_operation(number, &Operation::Put(put)).await;
+        let target = self.known.revision;
+        let deadline = Instant::now() + WATCH_PATIENCE;
+        loop {
+            let (ours, etcd) = (&self.ours.watches, &self.etcd.watches);
+            let has_come = |server: &Server| server.watches.sentinel_revision() >= target;
+            if has_come(&self.ours) && has_come(&self.etcd) && ours.counts() == etcd.counts() {
+                break;
+            }
+            let is_hopeless = !ours.trouble().is_empty() || !etcd.trouble().is_empty() || Instant::now() > deadline;
+            if is_hopeless {
+                break;
+            }
+            let news = async { tokio::select! { () = ours.changed() => {}, () = etcd.changed() => {} } };
+            let _ = tokio::time::timeout(Duration::from_millis(200), news).await;
+        }
+        for server in [&self.ours, &self.etcd] {
+            let (name, trouble) = (server.name, server.watches.trouble());
+            if !trouble.is_empty() {
+                self.differences.push(format!("{name}: {}", trouble.join("; ")));
+                return;
+            }
+        }
+        self.compare_told(number);
+    }
+
+    fn compare_told(&mut self, number: u64) {
+        let ((ours, ours_refused), (etcd, etcd_refused)) = (self.ours.watches.take(), self.etcd.watches.take());
+        if ours_refused != etcd_refused {
+            self.difference(format!("refused watches by {number}:\n  ours: {ours_refused:?}\n  etcd: {etcd_refused:?}"));
+        }
+        for (id, expected) in &etcd {
+            self.events += expected.len() as u64;
+            let told = ours.get(id).map_or(&[][..], Vec::as_slice);
+            if told != expected {
+                let at = told.iter().zip(expected).take_while(|(ours, etcd)| ours == etcd).count();
+                let (ours, etcd) = (shown(&told.get(at)), shown(&expected.get(at)));
+                let lengths = format!("{} and {}", told.len(), expected.len());
+                self.difference(format!(
+                    "watch {id} by operation {number}, message {at} of {lengths}:\n  ours: {ours}\n  etcd: {etcd}"
+                ));
+            }
+        }
+        for id in ours.keys().filter(|id| !etcd.contains_key(id)) {
+            self.difference(format!("watch {id} by operation {number}: only ours was told {:?}", ours[id].first()));
+        }
+    }
+
+    fn difference(&mut self, text: String) {
+        eprintln!("DIFFERENCE {text}");
+        self.differences.push(text);
+    }
+
+    fn report(&self, elapsed: Duration) {
+        let total: u64 = self.counts.values().sum();
+        println!("{total} operations in {elapsed:.1?}, revision {}, {} watch messages", self.known.revision, self.events);
+        println!("{} bytes of ranges and transactions compared", self.answer_bytes);
+        for (name, count) in &self.counts {
+            println!("  {name:<20} {count:>8}");
+        }
+        println!("refused by etcd:");
+        for (text, count) in &self.refusals {
+            println!("  {count:>8}  {text}");
+        }
+        println!("{} differences", self.differences.len());
+    }
+}
