@@ -1,0 +1,327 @@
+//! Where a peer is and how to get a connection to it: the one place that knows about schemes.
+//!
+//! A peer URL becomes an [`Endpoint`] once; everything above passes endpoints around. Plain TCP is what there is now.
+//! TLS and unix sockets are further variants of [`Connection`] and further arms in [`Connector`]; until then their URLs
+//! are refused when they are parsed, so that nothing is silently spoken in the clear.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Uri;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http_body_util::Full;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{Connected, Connection as ConnectionInfo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep, timeout};
+
+use super::limits::{IO_TIMEOUT, PIPELINE_WORKERS, PROBE_INTERVAL};
+
+/// A peer URL that can be dialled.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    authority: Authority,
+}
+
+/// Why a peer URL cannot be dialled.
+#[derive(Debug, Error)]
+pub enum EndpointError {
+    /// Not a URL.
+    #[error("peer URL {url:?} does not parse: {reason}")]
+    Malformed {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A scheme that this member cannot speak yet.
+    #[error("peer URL {url:?}: scheme {scheme:?} is not supported")]
+    Scheme {
+        /// What was given.
+        url: String,
+        /// Its scheme.
+        scheme: String,
+    },
+}
+
+impl Endpoint {
+    /// Reads `http://host:port`.
+    pub fn parse(url: &str) -> Result<Self, EndpointError> {
+        let malformed = |reason: String| EndpointError::Malformed {
+            url: url.to_owned(),
+            reason,
+        };
+        let parts = url
+            .parse::<Uri>()
+            .map_err(|error| malformed(error.to_string()))?
+            .into_parts();
+        match parts.scheme {
+            Some(scheme) if scheme == Scheme::HTTP => {}
+            Some(scheme) => {
+                return Err(EndpointError::Scheme {
+                    url: url.to_owned(),
+                    scheme: scheme.to_string(),
+                });
+            }
+            None => return Err(malformed("no scheme".to_owned())),
+        }
+        let authority = parts
+            .authority
+            .ok_or_else(|| malformed("no host".to_owned()))?;
+        if authority.port_u16().is_none() {
+            return Err(malformed("no port".to_owned()));
+        }
+        if parts.path_and_query.is_some_and(|path| path != "/") {
+            return Err(malformed("a peer URL has no path".to_owned()));
+        }
+        Ok(Self { authority })
+    }
+
+    /// The URL of `path` there.
+    pub(crate) fn uri(&self, path: &str) -> Uri {
+        let path = PathAndQuery::try_from(path).expect("paths are ours");
+        let uri = Uri::builder()
+            .scheme(Scheme::HTTP)
+            .authority(self.authority.clone())
+            .path_and_query(path);
+        uri.build().expect("the parts are checked")
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}", self.authority)
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The client that all requests to peers go through; it keeps idle connections for less than a peer does.
+pub(crate) type HttpClient = Client<Connector, Full<Bytes>>;
+
+/// An HTTP/1.1 client whose connections are made within `dial_timeout`.
+pub(crate) fn http_client(dial_timeout: Duration) -> HttpClient {
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout((PROBE_INTERVAL + IO_TIMEOUT) / 2)
+        .pool_max_idle_per_host(PIPELINE_WORKERS + 2)
+        .build(Connector { dial_timeout })
+}
+
+/// Makes connections to peers.
+#[derive(Clone, Debug)]
+pub(crate) struct Connector {
+    dial_timeout: Duration,
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = TokioIo<Connection>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let dial_timeout = self.dial_timeout;
+        Box::pin(async move {
+            let authority = uri
+                .authority()
+                .ok_or_else(|| io::Error::other("an endpoint has a host"))?;
+            let port = authority
+                .port_u16()
+                .ok_or_else(|| io::Error::other("an endpoint has a port"))?;
+            let host = authority
+                .host()
+                .trim_start_matches('[')
+                .trim_end_matches(']');
+            let stream = timeout(dial_timeout, TcpStream::connect((host, port)))
+                .await
+                .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "dial timed out"))??;
+            Ok(TokioIo::new(Connection::tcp(stream)?))
+        })
+    }
+}
+
+/// A connection between members, dialled or accepted. A write that makes no progress for [`IO_TIMEOUT`] fails, so that
+/// a peer which stopped reading holds nothing for long. Reads have no such limit: an idle connection is legal.
+#[derive(Debug)]
+pub struct Connection {
+    transport: Transport,
+    /// Runs while a write is stuck.
+    write_deadline: Option<Pin<Box<Sleep>>>,
+}
+
+/// What carries the bytes.
+#[derive(Debug)]
+enum Transport {
+    Tcp(TcpStream),
+}
+
+impl Connection {
+    /// Takes over a TCP connection.
+    pub fn tcp(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        Ok(Self {
+            transport: Transport::Tcp(stream),
+            write_deadline: None,
+        })
+    }
+
+    /// Turns a wait that has lasted too long into an error.
+    fn limit<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        progress: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if progress.is_ready() {
+            self.write_deadline = None;
+            return progress;
+        }
+        let deadline = self
+            .write_deadline
+            .get_or_insert_with(|| Box::pin(sleep(IO_TIMEOUT)));
+        deadline.as_mut().poll(cx).map(|()| {
+            Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the peer does not read",
+            ))
+        })
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.transport {
+            Transport::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = match &mut self.transport {
+            Transport::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+        };
+        self.limit(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = match &mut self.transport {
+            Transport::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        };
+        self.limit(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.transport {
+            Transport::Tcp(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.transport {
+            Transport::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.transport {
+            Transport::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+impl ConnectionInfo for Connection {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_does_not_read_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port is free");
+        let address = listener.local_addr().expect("bound");
+        let stream = TcpStream::connect(address).await.expect("connects");
+        let (_silent, _) = listener.accept().await.expect("accepts");
+        let mut connection = Connection::tcp(stream).expect("connected");
+        let start = Instant::now();
+        let chunk = vec![0; 1 << 20];
+        let error = loop {
+            if let Err(error) = connection.write_all(&chunk).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(start.elapsed() >= IO_TIMEOUT);
+    }
+
+    #[test]
+    fn peer_urls_become_uris() {
+        let endpoint = Endpoint::parse("http://10.0.0.9:2380").expect("valid");
+        assert_eq!(
+            endpoint.uri("/raft").to_string(),
+            "http://10.0.0.9:2380/raft"
+        );
+        assert_eq!(endpoint.to_string(), "http://10.0.0.9:2380");
+        assert!(Endpoint::parse("http://[::1]:2380").is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_dialled_is_refused_when_parsed() {
+        for bad in [
+            "",
+            "10.0.0.9:2380",
+            "http://",
+            "http://host",
+            "http://host:1/path",
+            "not a url",
+        ] {
+            assert!(
+                matches!(Endpoint::parse(bad), Err(EndpointError::Malformed { .. })),
+                "{bad}"
+            );
+        }
+        for later in ["https://host:2380", "unix://host:1"] {
+            assert!(
+                matches!(Endpoint::parse(later), Err(EndpointError::Scheme { .. })),
+                "{later}"
+            );
+        }
+    }
+}

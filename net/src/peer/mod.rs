@@ -1,0 +1,38 @@
+//! Members talk to each other here, on etcd's peer protocol (rafthttp): HTTP/1.1, two long streams for each direction.
+//!
+//! ```text
+//!   member A                                   member B
+//!   Transport ── GET /raft/stream/msgapp/A ──► Service       the receiver dials;
+//!       events ◄══ appends from B ════════════ lane msgapp   the answer has no end
+//!   Transport ── GET /raft/stream/message/A ─► Service
+//!       events ◄══ everything else from B ════ lane message
+//!   (and the same from B to A)
+//! ```
+//!
+//! [`Transport`] owns the links and sends, [`Service`] answers the peer port, [`PeerClient`] makes single calls. They
+//! move messages and never look into them further than type, sender and receiver. All limits are in [`limits`].
+
+pub mod limits;
+
+mod client;
+mod codec;
+mod endpoint;
+mod identity;
+mod json;
+mod lane;
+mod pipeline;
+mod probe;
+mod reader;
+mod service;
+mod status;
+mod transport;
+
+pub use client::{CallError, PeerClient};
+pub use codec::{DecodeError, Decoder, Stream};
+pub use endpoint::{Connection, Endpoint, EndpointError};
+pub use identity::{Identity, MIN_CLUSTER_VERSION, Refusal, SERVER_VERSION};
+pub use json::Versions;
+pub use lane::LaneBody;
+pub use service::{LocalNode, PeerBody, Service};
+pub use status::PeerStatus;
+pub use transport::{PeerEvent, Transport};

@@ -1,0 +1,541 @@
+//! The links to all other members.
+//!
+//! ```text
+//!                    ┌ lane msgapp  ──┐ drained by the streams that the peer opened to us (service)
+//! send() ── link ────┼ lane message ──┘
+//!                    └ pipeline: POST /raft, while no stream is up
+//!
+//! events ◄── two readers per peer: the streams that we opened to it
+//!        ◄── POST /raft from the peer (service)
+//! ```
+//!
+//! Delivery is best effort: whatever cannot be delivered is dropped and the peer reported unreachable, and raft sends
+//! again. Within one lane the order of messages is kept; between lanes there is none.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http::HeaderMap;
+use quorate_core::boundary::Peer;
+use quorate_core::{LeaseId, MemberId};
+use quorate_proto::etcdserverpb as pb;
+use quorate_proto::raftpb::{Message, MessageType};
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+use tracing::{info, warn};
+
+use super::client::{CallError, PeerClient};
+use super::codec::Stream;
+use super::endpoint::{Endpoint, HttpClient};
+use super::identity::Identity;
+use super::json::Versions;
+use super::lane::{Lane, LaneBody, Offer};
+use super::limits::{PIPELINE_WORKERS, REMOTES_MAX};
+use super::pipeline::{self, Pipeline};
+use super::status::{PeerStatus, Status};
+use super::{probe, reader};
+
+/// What the transport tells the member.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a received message is the usual case"
+)]
+pub enum PeerEvent {
+    /// A message arrived.
+    Received {
+        /// The sender, as the message names it.
+        from: MemberId,
+        /// The message; it is addressed to this member.
+        message: Message,
+    },
+    /// Something sent to this peer was lost.
+    Unreachable(MemberId),
+    /// A peer says that this member has been removed from the cluster. It must stop.
+    Removed {
+        /// Who says so.
+        by: MemberId,
+    },
+}
+
+/// The links to all other members. Dropping it ends them.
+#[derive(Debug)]
+pub struct Transport {
+    shared: Arc<Shared>,
+    peers: Mutex<Peers>,
+}
+
+/// What every task of the transport needs.
+pub(crate) struct Shared {
+    pub(crate) identity: Identity,
+    /// The headers of every request to a peer.
+    pub(crate) headers: HeaderMap,
+    pub(crate) client: PeerClient,
+    pub(crate) dial_timeout: Duration,
+    runtime: Handle,
+    events: Box<dyn Fn(Vec<PeerEvent>) + Send + Sync>,
+}
+
+#[derive(Debug, Default)]
+struct Peers {
+    members: BTreeMap<MemberId, Link>,
+    /// Senders that this member does not know yet; they are answered by POST only.
+    remotes: BTreeMap<MemberId, Remote>,
+}
+
+/// Everything that belongs to one peer; dropping it ends its tasks and streams.
+#[derive(Debug)]
+struct Link {
+    urls: Vec<String>,
+    picker: Arc<EndpointPicker>,
+    status: Arc<Status>,
+    msgapp: Arc<Lane>,
+    message: Arc<Lane>,
+    pipeline: Arc<Pipeline>,
+    _tasks: Tasks,
+}
+
+#[derive(Debug)]
+struct Remote {
+    pipeline: Arc<Pipeline>,
+    _tasks: Tasks,
+}
+
+/// Ends its tasks when dropped.
+#[derive(Debug)]
+struct Tasks(Vec<AbortHandle>);
+
+/// The ways to a peer, as far as waking goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Lane(Stream),
+    Pipeline,
+}
+
+impl Transport {
+    /// A transport without peers. Its tasks run on `runtime`.
+    ///
+    /// `events` is called with batches, from those tasks, from connections and from [`Self::send`]. It must not block;
+    /// when it cannot take more it may drop what it was given.
+    pub fn new(
+        identity: Identity,
+        dial_timeout: Duration,
+        runtime: Handle,
+        events: impl Fn(Vec<PeerEvent>) + Send + Sync + 'static,
+    ) -> Self {
+        let headers = identity.headers();
+        let client = PeerClient::new(dial_timeout);
+        let shared = Shared {
+            identity,
+            headers,
+            client,
+            dial_timeout,
+            runtime,
+            events: Box::new(events),
+        };
+        Self {
+            shared: Arc::new(shared),
+            peers: Mutex::default(),
+        }
+    }
+
+    /// This member, as peers see it.
+    pub fn identity(&self) -> &Identity {
+        &self.shared.identity
+    }
+
+    /// For calls to URLs that need not belong to a peer.
+    pub fn client(&self) -> &PeerClient {
+        &self.shared.client
+    }
+
+    /// Connects to exactly these members. Links to those that stay are not disturbed.
+    pub fn update_peers(&self, wanted: Vec<Peer>) {
+        let mut peers = self.lock();
+        peers.members.retain(|member, _| {
+            let stays = wanted.iter().any(|peer| peer.member == *member);
+            if !stays {
+                info!(peer = %format_args!("{:x}", member.0), "removed remote peer");
+            }
+            stays
+        });
+        for peer in wanted {
+            if peer.member == self.shared.identity.member {
+                continue;
+            }
+            peers.remotes.remove(&peer.member);
+            match peers.members.get_mut(&peer.member) {
+                Some(link) => link.update(peer.peer_urls),
+                None => {
+                    let link = Link::start(&self.shared, peer.member, peer.peer_urls);
+                    peers.members.insert(peer.member, link);
+                }
+            }
+        }
+    }
+
+    /// Sends without waiting. Each lane that got something is woken once; what has no room, and what goes to a peer
+    /// that cannot be reached, is dropped and reported as [`PeerEvent::Unreachable`].
+    pub fn send(&self, messages: Vec<(MemberId, Message)>) {
+        let mut woken: Vec<(MemberId, Way)> = Vec::new();
+        let mut dropped: Vec<MemberId> = Vec::new();
+        let peers = self.lock();
+        for (to, message) in messages {
+            let way = if let Some(link) = peers.members.get(&to) {
+                link.offer(message)
+            } else if let Some(remote) = peers.remotes.get(&to) {
+                remote.pipeline.offer(message).then_some(Way::Pipeline)
+            } else {
+                continue;
+            };
+            match way {
+                Some(way) if !woken.contains(&(to, way)) => woken.push((to, way)),
+                Some(_) => {}
+                None if !dropped.contains(&to) => dropped.push(to),
+                None => {}
+            }
+        }
+        for (to, way) in woken {
+            peers.wake(to, way);
+        }
+        drop(peers);
+        self.shared
+            .deliver(dropped.into_iter().map(PeerEvent::Unreachable).collect());
+    }
+
+    /// The state of the link to each peer.
+    pub fn statuses(&self) -> Vec<PeerStatus> {
+        self.lock().members.values().map(Link::read).collect()
+    }
+
+    /// Asks every peer for its versions; `None` for those that do not answer.
+    pub async fn peer_versions(&self) -> Vec<(MemberId, Option<Versions>)> {
+        let peers: Vec<_> = self
+            .lock()
+            .members
+            .iter()
+            .map(|(member, link)| (*member, link.picker.all()))
+            .collect();
+        let calls = peers.into_iter().map(|(member, endpoints)| async move {
+            for endpoint in endpoints {
+                match self.shared.client.versions(&endpoint).await {
+                    Ok(versions) => return (member, Some(versions)),
+                    Err(error) => {
+                        warn!(peer = %format_args!("{:x}", member.0), %endpoint, %error, "failed to get versions");
+                    }
+                }
+            }
+            (member, None)
+        });
+        join_all(calls).await
+    }
+
+    /// Renews a lease at the leader; the TTL in seconds.
+    pub async fn lease_renew(&self, leader: MemberId, id: LeaseId) -> Result<i64, CallError> {
+        let mut result = Err(CallError::UnknownMember);
+        for endpoint in self.endpoints(leader) {
+            result = self.shared.client.lease_renew(&endpoint, id).await;
+            if !matches!(result, Err(CallError::Unreachable(_))) {
+                return result;
+            }
+        }
+        result
+    }
+
+    /// Asks the leader for the remaining time of a lease and, if `keys`, for its keys.
+    pub async fn lease_time_to_live(
+        &self,
+        leader: MemberId,
+        id: LeaseId,
+        keys: bool,
+    ) -> Result<pb::LeaseTimeToLiveResponse, CallError> {
+        let mut result = Err(CallError::UnknownMember);
+        for endpoint in self.endpoints(leader) {
+            result = self
+                .shared
+                .client
+                .lease_time_to_live(&endpoint, id, keys)
+                .await;
+            if !matches!(result, Err(CallError::Unreachable(_))) {
+                return result;
+            }
+        }
+        result
+    }
+
+    /// The endpoints of a peer; none when it is unknown.
+    pub fn endpoints(&self, member: MemberId) -> Vec<Endpoint> {
+        self.lock()
+            .members
+            .get(&member)
+            .map(|link| link.picker.all())
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn deliver(&self, events: Vec<PeerEvent>) {
+        self.shared.deliver(events);
+    }
+
+    pub(crate) fn knows(&self, member: MemberId) -> bool {
+        self.lock().members.contains_key(&member)
+    }
+
+    /// A body that carries a lane to `from`, which has opened the stream; `None` for a member that we do not know.
+    pub(crate) fn attach(&self, from: MemberId, stream: Stream) -> Option<LaneBody> {
+        let peers = self.lock();
+        let link = peers.members.get(&from)?;
+        let shared = Arc::clone(&self.shared);
+        let on_lost = Box::new(move || shared.deliver(vec![PeerEvent::Unreachable(from)]));
+        link.status.activate();
+        Some(link.lane(stream).attach(Arc::clone(&link.status), on_lost))
+    }
+
+    /// Counts what a POST brought.
+    pub(crate) fn received(&self, from: MemberId, bytes: usize) {
+        if let Some(link) = self.lock().members.get(&from) {
+            link.status
+                .received_bytes
+                .fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Remembers how to answer somebody who is not a member as far as we know.
+    pub(crate) fn add_remote(&self, from: MemberId, urls: &str) {
+        let mut peers = self.lock();
+        let known = peers.members.contains_key(&from) || peers.remotes.contains_key(&from);
+        if known || from == self.shared.identity.member || peers.remotes.len() >= REMOTES_MAX {
+            return;
+        }
+        let picker = Arc::new(EndpointPicker::default());
+        picker.replace(urls.split(','));
+        if picker.all().is_empty() {
+            return;
+        }
+        let status = Arc::new(Status::new(from));
+        let pipeline = Arc::new(Pipeline::default());
+        let tasks = start_pipeline(&self.shared, from, &picker, &status, &pipeline);
+        peers.remotes.insert(
+            from,
+            Remote {
+                pipeline,
+                _tasks: Tasks(tasks),
+            },
+        );
+        info!(peer = %format_args!("{:x}", from.0), urls, "added remote that is not a member yet");
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Peers> {
+        // Maps, changed by whole entries.
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    pub(crate) fn deliver(&self, events: Vec<PeerEvent>) {
+        if !events.is_empty() {
+            (self.events)(events);
+        }
+    }
+
+    pub(crate) fn http(&self) -> &HttpClient {
+        self.client.http()
+    }
+
+    /// Whether a message is for this member.
+    pub(crate) fn is_addressee(&self, message: &Message) -> bool {
+        message.to == self.identity.member.0
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Peers {
+    fn wake(&self, to: MemberId, way: Way) {
+        match (way, self.members.get(&to)) {
+            (Way::Lane(stream), Some(link)) => link.lane(stream).wake(),
+            (Way::Pipeline, Some(link)) => link.pipeline.wake(),
+            (_, None) => {
+                if let Some(remote) = self.remotes.get(&to) {
+                    remote.pipeline.wake();
+                }
+            }
+        }
+    }
+}
+
+impl Link {
+    fn start(shared: &Arc<Shared>, member: MemberId, urls: Vec<String>) -> Self {
+        info!(peer = %format_args!("{:x}", member.0), ?urls, "added remote peer");
+        let picker = Arc::new(EndpointPicker::default());
+        picker.replace(urls.iter().map(String::as_str));
+        let status = Arc::new(Status::new(member));
+        let pipeline = Arc::new(Pipeline::default());
+        let mut tasks = start_pipeline(shared, member, &picker, &status, &pipeline);
+        for stream in Stream::ALL {
+            let reader = reader::Reader {
+                shared: Arc::clone(shared),
+                peer: member,
+                stream,
+                picker: Arc::clone(&picker),
+                status: Arc::clone(&status),
+            };
+            tasks.push(shared.runtime.spawn(reader.run()).abort_handle());
+        }
+        let probe = probe::run(Arc::clone(shared), Arc::clone(&picker), Arc::clone(&status));
+        tasks.push(shared.runtime.spawn(probe).abort_handle());
+        Self {
+            urls,
+            picker,
+            status,
+            msgapp: Arc::new(Lane::new(Stream::MsgApp)),
+            message: Arc::new(Lane::new(Stream::Message)),
+            pipeline,
+            _tasks: Tasks(tasks),
+        }
+    }
+
+    fn update(&mut self, urls: Vec<String>) {
+        if self.urls != urls {
+            self.picker.replace(urls.iter().map(String::as_str));
+            self.urls = urls;
+        }
+    }
+
+    fn read(&self) -> PeerStatus {
+        self.status
+            .read(Stream::ALL.map(|stream| self.lane(stream).is_attached()))
+    }
+
+    fn lane(&self, stream: Stream) -> &Arc<Lane> {
+        match stream {
+            Stream::MsgApp => &self.msgapp,
+            Stream::Message => &self.message,
+        }
+    }
+
+    /// Queues a message on the best way that is open; `None` when it was dropped.
+    fn offer(&self, mut message: Message) -> Option<Way> {
+        if message.r#type == i32::from(MessageType::MsgSnap) {
+            // A snapshot is more than this message: it has a way of its own, which is not built yet.
+            return self.dropped("a snapshot cannot be sent as a message");
+        }
+        let is_append = message.r#type == i32::from(MessageType::MsgApp);
+        let streams: &[Stream] = if is_append {
+            &Stream::ALL
+        } else {
+            &[Stream::Message]
+        };
+        for stream in streams {
+            match self.lane(*stream).offer(message) {
+                Offer::Queued => return Some(Way::Lane(*stream)),
+                Offer::Full => return self.dropped("sending buffer is full"),
+                Offer::Detached(back) => message = back,
+            }
+        }
+        if self.pipeline.offer(message) {
+            return Some(Way::Pipeline);
+        }
+        self.dropped("sending buffer is full")
+    }
+
+    fn dropped(&self, reason: &str) -> Option<Way> {
+        let before = self.status.sent_failures.fetch_add(1, Ordering::Relaxed);
+        // Of a burst, the first and then every thousandth.
+        if before.is_multiple_of(1000) {
+            let peer = self.status.member().0;
+            warn!(peer = %format_args!("{peer:x}"), reason, failures = before + 1, "dropped raft message");
+        }
+        None
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.msgapp.close();
+        self.message.close();
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
+}
+
+fn start_pipeline(
+    shared: &Arc<Shared>,
+    peer: MemberId,
+    picker: &Arc<EndpointPicker>,
+    status: &Arc<Status>,
+    pipeline: &Arc<Pipeline>,
+) -> Vec<AbortHandle> {
+    let worker = pipeline::Worker {
+        shared: Arc::clone(shared),
+        peer,
+        picker: Arc::clone(picker),
+        status: Arc::clone(status),
+        pipeline: Arc::clone(pipeline),
+    };
+    (0..PIPELINE_WORKERS)
+        .map(|_| shared.runtime.spawn(worker.clone().run()).abort_handle())
+        .collect()
+}
+
+/// The endpoints of a peer and which of them is used at the moment.
+#[derive(Debug, Default)]
+pub(crate) struct EndpointPicker {
+    state: Mutex<Picked>,
+}
+
+#[derive(Debug, Default)]
+struct Picked {
+    endpoints: Vec<Endpoint>,
+    /// Below the length, unless there is none.
+    current: usize,
+}
+
+impl EndpointPicker {
+    /// Uses these from now on; what does not parse is left out, with a warning.
+    fn replace<'a>(&self, urls: impl Iterator<Item = &'a str>) {
+        let parsed = urls
+            .map(|url| Endpoint::parse(url).inspect_err(|error| warn!(%error, "ignored peer URL")));
+        *self.lock() = Picked {
+            endpoints: parsed.filter_map(Result::ok).collect(),
+            current: 0,
+        };
+    }
+
+    pub(crate) fn pick(&self) -> Option<Endpoint> {
+        let state = self.lock();
+        state.endpoints.get(state.current).cloned()
+    }
+
+    /// Goes on to the next endpoint, if this one is still the one in use.
+    pub(crate) fn unreachable(&self, endpoint: &Endpoint) {
+        let mut state = self.lock();
+        if state.endpoints.get(state.current) == Some(endpoint) {
+            state.current = (state.current + 1) % state.endpoints.len();
+        }
+    }
+
+    pub(crate) fn all(&self) -> Vec<Endpoint> {
+        self.lock().endpoints.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Picked> {
+        // Both fields are replaced together.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

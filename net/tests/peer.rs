@@ -1,0 +1,7 @@
+//! Members that talk over real TCP, and strangers at the peer port.
+
+mod peer {
+    mod links;
+    mod member;
+    mod port;
+}
