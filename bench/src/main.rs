@@ -5,6 +5,7 @@
 //! server is the measure.
 
 mod differential;
+mod kill;
 
 use std::process::ExitCode;
 
@@ -22,12 +23,15 @@ struct Arguments {
 enum Command {
     /// Sends the same random operations to two empty servers and compares every answer, watch event and hash.
     Differential(differential::Options),
+    /// Kills and pauses the members of a cluster under load and checks what its clients saw.
+    Kill(kill::Options),
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Differential(options) => differential::run(options).await,
+        Command::Kill(options) => kill::run(options).await,
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -68,7 +68,10 @@ const TTL_MIN: i64 = 100_000;
 
 impl Generator {
     pub(super) fn new(seed: u64) -> Self {
-        Self { random: SmallRng::seed_from_u64(seed), next_watch: 1 }
+        Self {
+            random: SmallRng::seed_from_u64(seed),
+            next_watch: 1,
+        }
     }
 
     fn chance(&mut self, percent: u32) -> bool {
@@ -85,8 +88,8 @@ impl Generator {
             300..520 => Operation::Range(self.range(known, false)),
             520..620 => Operation::DeleteRange(self.delete_range()),
             620..820 => Operation::Txn(self.txn(known, 0)),
-            820..835 => Operation::Compact(self.compaction(known)),
-            835..870 => Operation::LeaseGrant(pb::LeaseGrantRequest {
+            820..830 => Operation::Compact(self.compaction(known)),
+            830..870 => Operation::LeaseGrant(pb::LeaseGrantRequest {
                 id: self.lease(),
                 ttl: TTL_MIN + self.random.random_range(0..1000) * 10,
             }),
@@ -94,11 +97,19 @@ impl Generator {
             890..905 => Operation::LeaseKeepAlive(pb::LeaseKeepAliveRequest { id: self.lease() }),
             905..925 => {
                 let keys = self.chance(50);
-                Operation::LeaseTimeToLive(pb::LeaseTimeToLiveRequest { id: self.lease(), keys })
+                Operation::LeaseTimeToLive(pb::LeaseTimeToLiveRequest {
+                    id: self.lease(),
+                    keys,
+                })
             }
             925..935 => Operation::LeaseLeases,
-            935..955 => Operation::HashKv(pb::HashKvRequest { revision: self.revision(known) }),
-            955..960 => Operation::Alarm(pb::AlarmRequest { alarm: self.pick(&[0, 1, 2]) as i32, ..Default::default() }),
+            935..955 => Operation::HashKv(pb::HashKvRequest {
+                revision: self.revision(known),
+            }),
+            955..960 => Operation::Alarm(pb::AlarmRequest {
+                alarm: self.pick(&[0, 1, 2]) as i32,
+                ..Default::default()
+            }),
             960..985 => Operation::WatchCreate(self.watch(known)),
             _ => Operation::WatchCancel(self.random.random_range(1..self.next_watch.max(2))),
         }
@@ -124,7 +135,11 @@ impl Generator {
     }
 
     fn lease(&mut self) -> i64 {
-        if self.chance(3) { self.pick(&[-7, i64::MAX, i64::MIN]) } else { self.random.random_range(1..12) }
+        if self.chance(3) {
+            self.pick(&[-7, i64::MAX, i64::MIN])
+        } else {
+            self.random.random_range(1..12)
+        }
     }
 
     /// A revision around what exists.
@@ -136,20 +151,32 @@ impl Generator {
             12 => known.compacted - 1,
             13 => known.compacted + 1,
             14 => known.revision,
-            _ => self.random.random_range(known.compacted.max(1)..=known.revision.max(1)),
+            _ => self
+                .random
+                .random_range(known.compacted.max(1)..=known.revision.max(1)),
         }
     }
 
     fn put(&mut self, alone: bool) -> pb::PutRequest {
         let ignore_value = self.chance(if alone { 6 } else { 2 });
         let ignore_lease = self.chance(if alone { 6 } else { 2 });
-        let value_length = if self.chance(2) { 5000 } else { self.random.random_range(0..12) };
-        let value: Vec<u8> = (0..value_length).map(|_| self.random.random_range(b'a'..b'd')).collect();
+        let value_length = if self.chance(2) {
+            5000
+        } else {
+            self.random.random_range(0..12)
+        };
+        let value: Vec<u8> = (0..value_length)
+            .map(|_| self.random.random_range(b'a'..b'd'))
+            .collect();
         let keeps_value = ignore_value && !self.chance(5);
         let has_lease = self.chance(20) && (!ignore_lease || self.chance(5));
         pb::PutRequest {
             key: self.key(),
-            value: if keeps_value { Bytes::new() } else { Bytes::from(value) },
+            value: if keeps_value {
+                Bytes::new()
+            } else {
+                Bytes::from(value)
+            },
             lease: if has_lease { self.lease() } else { 0 },
             prev_kv: self.chance(30),
             ignore_value,
@@ -158,9 +185,16 @@ impl Generator {
     }
 
     fn range(&mut self, known: Known, in_txn: bool) -> pb::RangeRequest {
-        let mut request =
-            pb::RangeRequest { key: self.key(), range_end: self.range_end(), ..pb::RangeRequest::default() };
-        request.revision = if in_txn && self.chance(70) { 0 } else { self.revision(known) };
+        let mut request = pb::RangeRequest {
+            key: self.key(),
+            range_end: self.range_end(),
+            ..pb::RangeRequest::default()
+        };
+        request.revision = if in_txn && self.chance(70) {
+            0
+        } else {
+            self.revision(known)
+        };
         if self.chance(40) {
             request.limit = self.pick(&[1, 2, 3, 7, 50, -1]);
         }
@@ -193,8 +227,16 @@ impl Generator {
 
     fn delete_range(&mut self) -> pb::DeleteRangeRequest {
         // Deleting everything at each turn would leave nothing to talk about.
-        let range_end = if self.chance(85) { Bytes::new() } else { self.range_end() };
-        pb::DeleteRangeRequest { key: self.key(), range_end, prev_kv: self.chance(40) }
+        let range_end = if self.chance(85) {
+            Bytes::new()
+        } else {
+            self.range_end()
+        };
+        pb::DeleteRangeRequest {
+            key: self.key(),
+            range_end,
+            prev_kv: self.chance(40),
+        }
     }
 
     fn compaction(&mut self, known: Known) -> pb::CompactionRequest {
@@ -202,15 +244,24 @@ impl Generator {
             0 => known.compacted,
             1 => known.revision + 1,
             2 => known.revision,
-            _ => self.random.random_range(known.compacted.max(0)..=known.revision.max(1)),
+            _ => self
+                .random
+                .random_range(known.compacted.max(0)..=known.revision.max(1)),
         };
-        pb::CompactionRequest { revision, physical: self.chance(50) }
+        pb::CompactionRequest {
+            revision,
+            physical: self.chance(50),
+        }
     }
 
     fn compare(&mut self, known: Known) -> pb::Compare {
         let target = self.random.random_range(0..5);
         let number = self.random.random_range(0..=known.revision.max(1));
-        let of = if self.chance(95) { target } else { self.random.random_range(0..5) };
+        let of = if self.chance(95) {
+            target
+        } else {
+            self.random.random_range(0..5)
+        };
         let target_union = match of {
             0 => TargetUnion::Version(number % 4),
             1 => TargetUnion::CreateRevision(number),
@@ -223,7 +274,11 @@ impl Generator {
             result: self.random.random_range(0..4),
             target,
             key: self.key(),
-            range_end: if self.chance(20) { self.range_end() } else { Bytes::new() },
+            range_end: if self.chance(20) {
+                self.range_end()
+            } else {
+                Bytes::new()
+            },
             target_union: has_target.then_some(target_union),
         }
     }
@@ -239,8 +294,16 @@ impl Generator {
 
     fn operations(&mut self, known: Known, depth: u32) -> Vec<pb::RequestOp> {
         let many = depth == 0 && self.random.random_ratio(1, 500);
-        let count = if many { 129 } else { self.random.random_range(0..4) };
-        (0..count).map(|_| pb::RequestOp { request: self.operation(known, depth) }).collect()
+        let count = if many {
+            129
+        } else {
+            self.random.random_range(0..4)
+        };
+        (0..count)
+            .map(|_| pb::RequestOp {
+                request: self.operation(known, depth),
+            })
+            .collect()
     }
 
     fn operation(&mut self, known: Known, depth: u32) -> Option<Request> {
@@ -255,9 +318,15 @@ impl Generator {
     }
 
     fn watch(&mut self, known: Known) -> pb::WatchCreateRequest {
-        let watch_id = if self.chance(5) { self.random.random_range(1..self.next_watch.max(2)) } else { self.next_watch };
+        let watch_id = if self.chance(5) {
+            self.random.random_range(1..self.next_watch.max(2))
+        } else {
+            self.next_watch
+        };
         self.next_watch = self.next_watch.max(watch_id + 1);
-        let filters = (0..2).filter(|_| self.random.random_ratio(10, 100)).collect();
+        let filters = (0..2)
+            .filter(|_| self.random.random_ratio(10, 100))
+            .collect();
         let start_revision = match self.random.random_range(0..10) {
             0 => -1,
             1 => known.revision + 1,
@@ -266,7 +335,11 @@ impl Generator {
             _ => self.revision(known),
         };
         pb::WatchCreateRequest {
-            key: if self.chance(2) { Bytes::new() } else { self.key() },
+            key: if self.chance(2) {
+                Bytes::new()
+            } else {
+                self.key()
+            },
             range_end: self.range_end(),
             start_revision,
             progress_notify: false,

@@ -38,6 +38,9 @@ pub(crate) struct Options {
     differences_max: usize,
 }
 
+/// etcd lets watchers that catch up take a step each 100 ms; whether a compaction overtakes one is then a matter of
+/// luck. A watcher is given this long before the next compaction.
+const CATCH_UP: Duration = Duration::from_millis(350);
 /// How long both may take until all watchers have been told the same.
 const WATCH_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -50,6 +53,8 @@ struct Run {
     differences: Vec<String>,
     events: u64,
     answer_bytes: usize,
+    /// When a watch on the past was last created.
+    past_watch: Option<Instant>,
 }
 
 /// Runs the test; `true` if there was no difference.
@@ -57,23 +62,38 @@ pub(crate) async fn run(options: Options) -> Result<bool, String> {
     let mut run = Run {
         ours: Server::connect("ours", &options.ours).await?,
         etcd: Server::connect("etcd", &options.etcd).await?,
-        known: Known { revision: 1, compacted: 0 },
+        known: Known {
+            revision: 1,
+            compacted: 0,
+        },
         counts: BTreeMap::new(),
         refusals: BTreeMap::new(),
         differences: Vec::new(),
         events: 0,
         answer_bytes: 0,
+        past_watch: None,
     };
     let mut generator = Generator::new(options.seed);
     let started = Instant::now();
     for number in 1..=options.operations {
         let operation = generator.next(run.known);
+        match &operation {
+            Operation::Compact(_) => run.let_watchers_catch_up().await,
+            Operation::WatchCreate(create) if create.start_revision > 0 => {
+                run.past_watch = Some(Instant::now())
+            }
+            _ => {}
+        }
         run.compare_operation(number, &operation).await;
         if number % options.round == 0 || number == options.operations {
             run.compare_watches(number).await;
         }
         if number % 10_000 == 0 {
-            eprintln!("{number} operations, revision {}, {:.0?}", run.known.revision, started.elapsed());
+            eprintln!(
+                "{number} operations, revision {}, {:.0?}",
+                run.known.revision,
+                started.elapsed()
+            );
         }
         if run.differences.len() >= options.differences_max {
             break;
@@ -85,7 +105,10 @@ pub(crate) async fn run(options: Options) -> Result<bool, String> {
 
 impl Run {
     async fn compare_operation(&mut self, number: u64, operation: &Operation) {
-        let (ours, etcd) = tokio::join!(self.ours.carry_out(operation), self.etcd.carry_out(operation));
+        let (ours, etcd) = tokio::join!(
+            self.ours.carry_out(operation),
+            self.etcd.carry_out(operation)
+        );
         *self.counts.entry(operation.name()).or_default() += 1;
         self.answer_bytes += server::encoded_bytes(&etcd);
         if let Answer::Refused(_, text) = &etcd {
@@ -99,13 +122,26 @@ impl Run {
         }
         if ours != etcd {
             let request = shown(operation);
-            self.difference(format!("operation {number}: {request}\n  ours: {}\n  etcd: {}", shown(&ours), shown(&etcd)));
+            self.difference(format!(
+                "operation {number}: {request}\n  ours: {}\n  etcd: {}",
+                shown(&ours),
+                shown(&etcd)
+            ));
+        }
+    }
+
+    async fn let_watchers_catch_up(&mut self) {
+        if let Some(created) = self.past_watch.take() {
+            tokio::time::sleep(CATCH_UP.saturating_sub(created.elapsed())).await;
         }
     }
 
     /// Lets both streams come to rest and compares what each watcher was told.
     async fn compare_watches(&mut self, number: u64) {
-        let put = pb::PutRequest { key: Bytes::from_static(SENTINEL_KEY), ..Default::default() };
+        let put = pb::PutRequest {
+            key: Bytes::from_static(SENTINEL_KEY),
+            ..Default::default()
+        };
         self.compare_operation(number, &Operation::Put(put)).await;
         let target = self.known.revision;
         let deadline = Instant::now() + WATCH_PATIENCE;
@@ -115,17 +151,22 @@ impl Run {
             if has_come(&self.ours) && has_come(&self.etcd) && ours.counts() == etcd.counts() {
                 break;
             }
-            let is_hopeless = !ours.trouble().is_empty() || !etcd.trouble().is_empty() || Instant::now() > deadline;
+            let is_hopeless = !ours.trouble().is_empty()
+                || !etcd.trouble().is_empty()
+                || Instant::now() > deadline;
             if is_hopeless {
                 break;
             }
-            let news = async { tokio::select! { () = ours.changed() => {}, () = etcd.changed() => {} } };
+            let news = async {
+                tokio::select! { () = ours.changed() => {}, () = etcd.changed() => {} }
+            };
             let _ = tokio::time::timeout(Duration::from_millis(200), news).await;
         }
         for server in [&self.ours, &self.etcd] {
             let (name, trouble) = (server.name, server.watches.trouble());
             if !trouble.is_empty() {
-                self.differences.push(format!("{name}: {}", trouble.join("; ")));
+                self.differences
+                    .push(format!("{name}: {}", trouble.join("; ")));
                 return;
             }
         }
@@ -133,15 +174,22 @@ impl Run {
     }
 
     fn compare_told(&mut self, number: u64) {
-        let ((ours, ours_refused), (etcd, etcd_refused)) = (self.ours.watches.take(), self.etcd.watches.take());
+        let ((ours, ours_refused), (etcd, etcd_refused)) =
+            (self.ours.watches.take(), self.etcd.watches.take());
         if ours_refused != etcd_refused {
-            self.difference(format!("refused watches by {number}:\n  ours: {ours_refused:?}\n  etcd: {etcd_refused:?}"));
+            self.difference(format!(
+                "refused watches by {number}:\n  ours: {ours_refused:?}\n  etcd: {etcd_refused:?}"
+            ));
         }
         for (id, expected) in &etcd {
             self.events += expected.len() as u64;
             let told = ours.get(id).map_or(&[][..], Vec::as_slice);
             if told != expected {
-                let at = told.iter().zip(expected).take_while(|(ours, etcd)| ours == etcd).count();
+                let at = told
+                    .iter()
+                    .zip(expected)
+                    .take_while(|(ours, etcd)| ours == etcd)
+                    .count();
                 let (ours, etcd) = (shown(&told.get(at)), shown(&expected.get(at)));
                 let lengths = format!("{} and {}", told.len(), expected.len());
                 self.difference(format!(
@@ -150,7 +198,10 @@ impl Run {
             }
         }
         for id in ours.keys().filter(|id| !etcd.contains_key(id)) {
-            self.difference(format!("watch {id} by operation {number}: only ours was told {:?}", ours[id].first()));
+            self.difference(format!(
+                "watch {id} by operation {number}: only ours was told {:?}",
+                ours[id].first()
+            ));
         }
     }
 
@@ -161,8 +212,14 @@ impl Run {
 
     fn report(&self, elapsed: Duration) {
         let total: u64 = self.counts.values().sum();
-        println!("{total} operations in {elapsed:.1?}, revision {}, {} watch messages", self.known.revision, self.events);
-        println!("{} bytes of ranges and transactions compared", self.answer_bytes);
+        println!(
+            "{total} operations in {elapsed:.1?}, revision {}, {} watch messages",
+            self.known.revision, self.events
+        );
+        println!(
+            "{} bytes of ranges and transactions compared",
+            self.answer_bytes
+        );
         for (name, count) in &self.counts {
             println!("  {name:<20} {count:>8}");
         }

@@ -62,7 +62,11 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) async fn connect(name: &'static str, endpoint: &str) -> Result<Self, String> {
-        let url = if endpoint.contains("://") { endpoint.to_string() } else { format!("http://{endpoint}") };
+        let url = if endpoint.contains("://") {
+            endpoint.to_string()
+        } else {
+            format!("http://{endpoint}")
+        };
         let fail = |error: &dyn std::fmt::Display| format!("{name} at {url}: {error}");
         let endpoint = Channel::from_shared(url.clone()).map_err(|error| fail(&error))?;
         let channel = endpoint.connect().await.map_err(|error| fail(&error))?;
@@ -148,7 +152,10 @@ impl Server {
             Operation::LeaseKeepAlive(request) => {
                 let requests = tokio_stream::once(request);
                 let mut stream = self.lease.lease_keep_alive(requests).await?.into_inner();
-                let mut response = stream.message().await?.ok_or_else(|| Status::unknown("the stream ended"))?;
+                let mut response = stream
+                    .message()
+                    .await?
+                    .ok_or_else(|| Status::unknown("the stream ended"))?;
                 normalize_header(&mut response.header);
                 Answer::LeaseKeepAlive(response)
             }
@@ -161,7 +168,11 @@ impl Server {
                 Answer::LeaseTimeToLive(response)
             }
             Operation::LeaseLeases => {
-                let mut response = self.lease.lease_leases(pb::LeaseLeasesRequest {}).await?.into_inner();
+                let mut response = self
+                    .lease
+                    .lease_leases(pb::LeaseLeasesRequest {})
+                    .await?
+                    .into_inner();
                 normalize_header(&mut response.header);
                 // Ordered by what is left: keep-alives arrive at slightly different times.
                 response.leases.sort_unstable_by_key(|lease| lease.id);
@@ -175,7 +186,10 @@ impl Server {
 /// Keeps the revision.
 pub(super) fn normalize_header(header: &mut Option<pb::ResponseHeader>) {
     if let Some(header) = header {
-        *header = pb::ResponseHeader { revision: header.revision, ..Default::default() };
+        *header = pb::ResponseHeader {
+            revision: header.revision,
+            ..Default::default()
+        };
     }
 }
 
@@ -201,7 +215,6 @@ fn normalize_range(request: &pb::RangeRequest, response: &mut pb::RangeResponse)
         let cut = response.kvs.last().map(order);
         response.kvs.retain(|kv| Some(order(kv)) != cut);
     }
-    let value_matters = target == SortTarget::Value;
     let descends = request.sort_order == pb::range_request::SortOrder::Descend as i32;
     response.kvs.sort_by(|left, right| {
         let by_target = match target {
@@ -210,8 +223,11 @@ fn normalize_range(request: &pb::RangeRequest, response: &mut pb::RangeResponse)
             SortTarget::Mod => left.mod_revision.cmp(&right.mod_revision),
             SortTarget::Value | SortTarget::Key => left.value.cmp(&right.value),
         };
-        let by_target = if descends { by_target.reverse() } else { by_target };
-        let _ = value_matters;
+        let by_target = if descends {
+            by_target.reverse()
+        } else {
+            by_target
+        };
         by_target.then_with(|| left.key.cmp(&right.key))
     });
 }
@@ -219,7 +235,11 @@ fn normalize_range(request: &pb::RangeRequest, response: &mut pb::RangeResponse)
 fn normalize_txn(request: &pb::TxnRequest, response: &mut pb::TxnResponse) {
     use pb::request_op::Request;
     use pb::response_op::Response;
-    let operations = if response.succeeded { &request.success } else { &request.failure };
+    let operations = if response.succeeded {
+        &request.success
+    } else {
+        &request.failure
+    };
     for (operation, answer) in operations.iter().zip(&mut response.responses) {
         match (&operation.request, &mut answer.response) {
             (Some(Request::RequestRange(request)), Some(Response::ResponseRange(response))) => {
@@ -236,8 +256,8 @@ fn normalize_txn(request: &pb::TxnRequest, response: &mut pb::TxnResponse) {
 /// A request or response as a reader sees it, cut to a sensible length.
 pub(super) fn shown(value: &dyn std::fmt::Debug) -> String {
     let mut text = format!("{value:?}");
-    if text.len() > 4000 {
-        text.truncate(4000);
+    if text.len() > 600 {
+        text.truncate(600);
         text.push_str(" ...");
     }
     text

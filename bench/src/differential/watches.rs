@@ -25,7 +25,10 @@ pub(super) const SENTINEL_KEY: &[u8] = b"~sentinel";
 pub(super) enum Told {
     Created,
     Event(Event),
-    Canceled { compact_revision: i64, reason: String },
+    Canceled {
+        compact_revision: i64,
+        reason: String,
+    },
 }
 
 #[derive(Default)]
@@ -53,7 +56,11 @@ impl Watches {
         let (requests, receiver) = mpsc::channel(1024);
         let record = Arc::new(Mutex::new(Record::default()));
         let news = Arc::new(Notify::new());
-        let watches = Self { requests, record: Arc::clone(&record), news: Arc::clone(&news) };
+        let watches = Self {
+            requests,
+            record: Arc::clone(&record),
+            news: Arc::clone(&news),
+        };
         watches
             .create(pb::WatchCreateRequest {
                 key: Bytes::from_static(SENTINEL_KEY),
@@ -61,7 +68,10 @@ impl Watches {
                 ..Default::default()
             })
             .await;
-        let mut stream = client.watch(ReceiverStream::new(receiver)).await?.into_inner();
+        let mut stream = client
+            .watch(ReceiverStream::new(receiver))
+            .await?
+            .into_inner();
         tokio::spawn(async move {
             loop {
                 let ended = match stream.message().await {
@@ -86,22 +96,38 @@ impl Watches {
 
     async fn send(&self, request: RequestUnion) {
         // An ended stream shows in the record.
-        let _ = self.requests.send(pb::WatchRequest { request_union: Some(request) }).await;
+        let _ = self
+            .requests
+            .send(pb::WatchRequest {
+                request_union: Some(request),
+            })
+            .await;
     }
 
     pub(super) async fn create(&self, request: pb::WatchCreateRequest) {
-        self.record.lock().expect("no panic").fragments.insert(request.watch_id, request.fragment);
+        self.record
+            .lock()
+            .expect("no panic")
+            .fragments
+            .insert(request.watch_id, request.fragment);
         self.send(RequestUnion::CreateRequest(request)).await;
     }
 
     pub(super) async fn cancel(&self, watch_id: i64) {
-        self.send(RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id })).await;
+        self.send(RequestUnion::CancelRequest(pb::WatchCancelRequest {
+            watch_id,
+        }))
+        .await;
     }
 
     /// How much each watcher was told.
     pub(super) fn counts(&self) -> BTreeMap<i64, usize> {
         let record = self.record.lock().expect("no panic");
-        let mut counts: BTreeMap<_, _> = record.told.iter().map(|(id, told)| (*id, told.len())).collect();
+        let mut counts: BTreeMap<_, _> = record
+            .told
+            .iter()
+            .map(|(id, told)| (*id, told.len()))
+            .collect();
         counts.insert(-1, record.refused.len());
         counts
     }
@@ -112,7 +138,12 @@ impl Watches {
 
     pub(super) fn trouble(&self) -> Vec<String> {
         let record = self.record.lock().expect("no panic");
-        record.broken.iter().cloned().chain(record.ended.clone()).collect()
+        record
+            .broken
+            .iter()
+            .cloned()
+            .chain(record.ended.clone())
+            .collect()
     }
 
     pub(super) async fn changed(&self) {
@@ -122,7 +153,10 @@ impl Watches {
     /// Takes what was told since the last time.
     pub(super) fn take(&self) -> (BTreeMap<i64, Vec<Told>>, Vec<String>) {
         let mut record = self.record.lock().expect("no panic");
-        (std::mem::take(&mut record.told), std::mem::take(&mut record.refused))
+        (
+            std::mem::take(&mut record.told),
+            std::mem::take(&mut record.refused),
+        )
     }
 }
 
@@ -147,7 +181,10 @@ impl Record {
         told.extend(response.events.into_iter().map(Told::Event));
         if response.canceled {
             let compact_revision = response.compact_revision;
-            told.push(Told::Canceled { compact_revision, reason: response.cancel_reason });
+            told.push(Told::Canceled {
+                compact_revision,
+                reason: response.cancel_reason,
+            });
         }
     }
 
@@ -157,13 +194,21 @@ impl Record {
         if response.created {
             self.last_revision.insert(id, 0);
         }
-        let revisions: Vec<_> =
-            response.events.iter().filter_map(|event| event.kv.as_ref()).map(|kv| kv.mod_revision).collect();
-        let (Some(first), Some(last)) = (revisions.first(), revisions.last()) else { return };
+        let revisions: Vec<_> = response
+            .events
+            .iter()
+            .filter_map(|event| event.kv.as_ref())
+            .map(|kv| kv.mod_revision)
+            .collect();
+        let (Some(first), Some(last)) = (revisions.first(), revisions.last()) else {
+            return;
+        };
         let previous = self.last_revision.insert(id, *last).unwrap_or(0);
         let may_continue = self.fragments.get(&id).copied().unwrap_or(false);
         if *first < previous || (*first == previous && !may_continue) || !revisions.is_sorted() {
-            self.broken.push(format!("watch {id}: revisions {first}..{last} after {previous}"));
+            self.broken.push(format!(
+                "watch {id}: revisions {first}..{last} after {previous}"
+            ));
         }
     }
 }
