@@ -12,5 +12,6 @@ pub mod config;
 pub mod driver;
 pub mod io;
 pub mod log;
+pub mod metrics;
 mod services;
 pub mod state;

@@ -14,8 +14,6 @@ pub enum Stage {
     Alpha,
     /// On by default.
     Beta,
-    /// The two gates that switch others.
-    Group,
 }
 
 impl Stage {
@@ -24,7 +22,6 @@ impl Stage {
         match self {
             Self::Alpha => "ALPHA",
             Self::Beta => "BETA",
-            Self::Group => "",
         }
     }
 }
@@ -53,8 +50,8 @@ const fn gate(name: &'static str, stage: Stage, default: bool, support: Support)
 
 /// Every gate, by name.
 pub const GATES: [Gate; 11] = [
-    gate("AllAlpha", Stage::Group, false, Support::Works),
-    gate("AllBeta", Stage::Group, false, Support::Works),
+    gate("AllAlpha", Stage::Alpha, false, Support::Works),
+    gate("AllBeta", Stage::Beta, false, Support::Works),
     gate("CompactHashCheck", Stage::Alpha, false, Support::NotYet),
     gate(
         "FastLeaseKeepAlive",
@@ -117,7 +114,10 @@ impl FeatureGates {
         self.set.extend(pairs.iter());
         for (group, stage) in [("AllAlpha", Stage::Alpha), ("AllBeta", Stage::Beta)] {
             let Some(on) = pairs.get(group) else { continue };
-            for gate in GATES.iter().filter(|gate| gate.stage == stage) {
+            for gate in GATES
+                .iter()
+                .filter(|gate| gate.stage == stage && gate.name != group)
+            {
                 self.set.entry(gate.name).or_insert(*on);
             }
         }

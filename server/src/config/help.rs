@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::ETCD_VERSION;
 use super::flags::{FLAGS, Kind, Section, Support};
-use super::gates::{GATES, Stage};
+use super::gates::GATES;
 
 /// The first part of the help text, which also follows a misused flag.
 pub(super) fn usage() -> String {
@@ -74,11 +74,7 @@ pub(super) fn flags_text() -> String {
 fn gates_text() -> String {
     let mut text = String::new();
     for gate in &GATES {
-        let stage = if gate.stage == Stage::Group {
-            ""
-        } else {
-            gate.stage.label()
-        };
+        let stage = gate.stage.label();
         let remark = if gate.support == Support::NotYet {
             ", not supported yet"
         } else {

@@ -13,6 +13,8 @@
 
 mod bootstrap;
 mod checks;
+#[cfg(test)]
+mod documentation;
 mod flags;
 mod gates;
 mod go_syntax;

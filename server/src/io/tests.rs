@@ -30,6 +30,7 @@ fn status() -> Status {
     Status {
         leader: Some(MEMBER),
         is_learner: false,
+        is_published: true,
         term: Term(3),
         committed: Index(1),
         applied: Index(1),
@@ -39,6 +40,7 @@ fn status() -> Status {
         size_bytes: 0,
         size_in_use_bytes: 0,
         proposals_pending: 0,
+        leader_changes: 1,
     }
 }
 

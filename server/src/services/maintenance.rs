@@ -124,19 +124,23 @@ fn status_response(state: &ServerState) -> pb::StatusResponse {
     pb::StatusResponse {
         header: Some(state.header(0)),
         version: ETCD_VERSION.to_owned(),
-        db_size: seen.size_bytes,
+        db_size: bytes(seen.size_bytes),
         leader: seen.leader.map_or(0, |leader| leader.0),
         raft_index: seen.committed.0,
         raft_term: seen.term.0,
         raft_applied_index: seen.applied.0,
         errors,
-        db_size_in_use: seen.size_in_use_bytes,
+        db_size_in_use: bytes(seen.size_in_use_bytes),
         is_learner: seen.is_learner,
         // The format of the store follows the cluster version once that is decided.
         storage_version: seen.cluster_version.clone().unwrap_or_default(),
         db_size_quota: state.limits.quota_bytes,
         downgrade_info: Some(pb::DowngradeInfo::default()),
     }
+}
+
+fn bytes(size: u64) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
 }
 
 /// Leadership moves only from here, and only to a voter.
