@@ -106,8 +106,8 @@ impl View {
         self.pin_at(&state, i64::MIN)
     }
 
-    /// Holds off the removal of what the current revision shows.
-    fn pin_current(&self) -> Pin {
+    /// Holds off the removal of what the current revision shows, and of every row above it.
+    pub fn pin_current(&self) -> Pin {
         let state = self.shared.read();
         self.pin_at(&state, state.revision)
     }
@@ -159,6 +159,11 @@ impl Pin {
     pub fn history(&self, from: (i64, i64), limit: usize) -> Option<Vec<Row>> {
         let state = self.view.shared.read();
         (state.epoch == self.epoch).then(|| rows(&state, from, (self.revision.0 + 1, 0), limit))
+    }
+
+    /// Whether the store is still the one that was pinned: if it was replaced, nothing is held off.
+    pub fn holds(&self) -> bool {
+        self.is_valid(&self.view.shared.read())
     }
 
     /// Whether the store is still the one that was pinned.
