@@ -31,7 +31,7 @@ fn holds(shared: &Shared, revision: i64, compare: &pb::Compare) -> Result<bool, 
         found |= !records.is_empty();
         if !records
             .drain(..)
-            .all(|record| holds_for(compare, &record::decode(&record)))
+            .all(|record| holds_for(compare, &record::decode(record)))
         {
             return Ok(false);
         }

@@ -15,7 +15,7 @@ use crate::error::RequestError;
 use crate::types::Revision;
 
 /// Rows hashed under one hold of the lock.
-const SLICE_ROWS: usize = if cfg!(test) { 4 } else { 512 };
+const SLICE_ROWS: usize = if cfg!(test) { 4 } else { 256 };
 
 /// CRC-32C over rows as the image holds them.
 #[derive(Clone, Copy, Debug)]

@@ -1,19 +1,17 @@
 //! The index: for every key the location of its newest row, in key order.
 //!
-//! Two levels: a sorted list of wide leaves. A leaf keeps what all of its keys begin with once, the next eight bytes
-//! of each key as a number to search by, and the locations; only equal numbers need a look at the record. Each leaf
-//! counts its live keys, so that counting a range touches two leaves and adds up the rest. Older rows are not here:
-//! they hang on the newest one.
+//! Two levels: a sorted list of wide leaves. Both are searched by [`Heads`], numbers that stand for keys; only equal
+//! numbers need a look at a record. Each leaf counts its live keys, so that counting a range touches two leaves and
+//! adds up the rest. Older rows are not here: they hang on the newest one.
 //!
 //! ```text
-//! lows    ""        "/pods/b.."   "/pods/k.."         no key of the leaf is below
-//! live    403       512           377
-//! leaves  prefix    "/pods/"      heads [u64 ..]  rows [Location ..]
+//! lows             "/pods/b.."   "/pods/k.."         of each leaf but the first: no key of it is below
+//! live    403      512           377
+//! leaves  [Location ..] ..
 //! ```
 
-use std::cmp::Ordering;
-
 use super::arena::{Arena, Location};
+use super::heads::Heads;
 
 /// Keys of a leaf.
 const LEAF_KEYS_MAX: usize = if cfg!(test) { 8 } else { 512 };
@@ -21,17 +19,16 @@ const LEAF_GROWTH: usize = 32;
 
 #[derive(Debug, Default)]
 struct Leaf {
-    /// All keys of the leaf begin with this.
-    prefix: Box<[u8]>,
-    /// The eight bytes of each key after the prefix, big-endian, padded with zeros.
-    heads: Vec<u64>,
+    heads: Heads,
     rows: Vec<Location>,
 }
 
 /// The newest row of each key.
 #[derive(Debug)]
 pub(super) struct Index {
+    /// For each leaf but the first a key that none of its own is below, and none of the leaf before reaches.
     lows: Vec<Box<[u8]>>,
+    low_heads: Heads,
     leaves: Vec<Leaf>,
     /// Keys of each leaf whose newest row is not a tombstone.
     live: Vec<u32>,
@@ -48,7 +45,8 @@ impl Index {
     /// An index without keys.
     pub(super) fn new() -> Self {
         Self {
-            lows: vec![Box::default()],
+            lows: Vec::new(),
+            low_heads: Heads::default(),
             leaves: vec![Leaf::default()],
             live: vec![0],
         }
@@ -63,7 +61,7 @@ impl Index {
             if number == 0 {
                 (index.leaves[0], index.live[0]) = (leaf, live);
             } else {
-                index.lows.push(arena.key(part[0]).into());
+                index.insert_low(number, arena.key(part[0]));
                 index.leaves.push(leaf);
                 index.live.push(live);
             }
@@ -168,17 +166,13 @@ impl Index {
 
     /// Keeps only the keys of a leaf for which the answer is true, in order.
     pub(super) fn retain(&mut self, leaf: usize, mut wanted: impl FnMut(usize) -> bool) {
-        let Leaf { heads, rows, .. } = &mut self.leaves[leaf];
-        let mut out = 0;
-        for row in 0..rows.len() {
-            if wanted(row) {
-                heads[out] = heads[row];
-                rows[out] = rows[row];
-                out += 1;
-            }
-        }
-        heads.truncate(out);
-        rows.truncate(out);
+        let Leaf { heads, rows } = &mut self.leaves[leaf];
+        heads.retain(&mut wanted);
+        let mut number = 0;
+        rows.retain(|_| {
+            number += 1;
+            wanted(number - 1)
+        });
         self.live[leaf] = count_live(rows);
     }
 
@@ -189,7 +183,8 @@ impl Index {
         {
             return;
         }
-        self.lows.remove(leaf);
+        self.lows.remove(leaf - 1);
+        self.low_heads.remove(leaf - 1);
         let joined = self.leaves.remove(leaf);
         self.live[leaf - 1] += self.live.remove(leaf);
         let mut rows = std::mem::take(&mut self.leaves[leaf - 1].rows);
@@ -199,19 +194,23 @@ impl Index {
 
     /// Bytes that the index takes.
     pub(super) fn memory_bytes(&self) -> usize {
-        let leaf_bytes = |leaf: &Leaf| {
-            leaf.prefix.len()
-                + leaf.heads.capacity() * size_of::<u64>()
-                + leaf.rows.capacity() * size_of::<Location>()
-        };
+        let leaf_bytes =
+            |leaf: &Leaf| leaf.heads.memory_bytes() + leaf.rows.capacity() * size_of::<Location>();
         let leaves: usize = self.leaves.iter().map(leaf_bytes).sum();
         let lows: usize = self.lows.iter().map(|low| low.len()).sum();
         let top = size_of::<Box<[u8]>>() + size_of::<Leaf>() + size_of::<u32>();
-        leaves + lows + self.leaves.capacity() * top
+        leaves + lows + self.low_heads.memory_bytes() + self.leaves.capacity() * top
     }
 
     /// Panics if the index is not what it should be: sorted keys, right heads, right counts.
     pub(super) fn check(&self, arena: &Arena) {
+        assert_eq!(
+            self.lows.len() + 1,
+            self.leaves.len(),
+            "every leaf but the first has a low"
+        );
+        self.low_heads
+            .check(self.lows.len(), |number| &self.lows[number]);
         let mut last: Option<&[u8]> = None;
         for (number, leaf) in self.leaves.iter().enumerate() {
             assert_eq!(
@@ -219,23 +218,32 @@ impl Index {
                 count_live(&leaf.rows),
                 "live keys of leaf {number}"
             );
-            assert_eq!(leaf.heads.len(), leaf.rows.len(), "heads of leaf {number}");
-            for (row, head) in leaf.rows.iter().zip(&leaf.heads) {
+            leaf.heads
+                .check(leaf.rows.len(), |row| arena.key(leaf.rows[row]));
+            for row in &leaf.rows {
                 let key = arena.key(*row);
                 assert!(last.is_none_or(|last| last < key), "keys ascend");
-                assert!(key >= &*self.lows[number], "no key is below its leaf's low");
                 assert_eq!(
-                    *head,
-                    head_of(&key[leaf.prefix.len()..]),
-                    "head of a key in leaf {number}"
+                    self.leaf_of(key),
+                    number,
+                    "the key is in the leaf where it is looked for"
                 );
                 last = Some(key);
             }
         }
     }
 
+    /// The leaf where the key is, if it is anywhere.
     fn leaf_of(&self, key: &[u8]) -> usize {
-        self.lows.partition_point(|low| &**low <= key) - 1
+        let equal = self.low_heads.search(key);
+        equal.start + self.lows[equal].partition_point(|low| &**low <= key)
+    }
+
+    /// Notes the low of a new leaf, which is not the first.
+    fn insert_low(&mut self, leaf: usize, low: &[u8]) {
+        self.low_heads
+            .insert(leaf - 1, low, |number| &self.lows[number]);
+        self.lows.insert(leaf - 1, low.into());
     }
 
     /// Makes room in a full leaf; returns the new place for the key.
@@ -245,7 +253,7 @@ impl Index {
         if at_end {
             // Keys that come in order fill their leaves.
             self.leaves[leaf].shrink();
-            self.lows.push(key.into());
+            self.insert_low(leaf + 1, key);
             self.leaves.push(Leaf::default());
             self.live.push(0);
             return Place {
@@ -256,7 +264,7 @@ impl Index {
         let middle = LEAF_KEYS_MAX / 2;
         let right = self.leaves[leaf].rows.split_off(middle);
         let left = std::mem::take(&mut self.leaves[leaf].rows);
-        self.lows.insert(leaf + 1, arena.key(right[0]).into());
+        self.insert_low(leaf + 1, arena.key(right[0]));
         self.live[leaf] = count_live(&left);
         self.live.insert(leaf + 1, count_live(&right));
         self.leaves[leaf] = Leaf::build(arena, left);
@@ -276,78 +284,34 @@ impl Index {
 impl Leaf {
     fn build(arena: &Arena, mut rows: Vec<Location>) -> Self {
         rows.shrink_to_fit();
-        let prefix: Box<[u8]> = match (rows.first(), rows.last()) {
-            (Some(first), Some(last)) => common(arena.key(*first), arena.key(*last)).into(),
-            _ => Box::default(),
-        };
-        let heads = rows
-            .iter()
-            .map(|row| head_of(&arena.key(*row)[prefix.len()..]))
-            .collect();
-        Self {
-            prefix,
-            heads,
-            rows,
-        }
+        let heads = Heads::build(rows.len(), |row| arena.key(rows[row]));
+        Self { heads, rows }
     }
 
     fn find(&self, arena: &Arena, key: &[u8]) -> Result<usize, usize> {
-        let shared = key.len().min(self.prefix.len());
-        match key[..shared].cmp(&self.prefix[..shared]) {
-            Ordering::Less => return Err(0),
-            Ordering::Greater => return Err(self.rows.len()),
-            Ordering::Equal if shared < self.prefix.len() => return Err(0),
-            Ordering::Equal => {}
-        }
-        let head = head_of(&key[shared..]);
-        let low = self.heads.partition_point(|other| *other < head);
-        let equal = self.heads[low..]
-            .iter()
-            .take(LEAF_KEYS_MAX)
-            .position(|other| *other != head);
-        let high = equal.map_or(self.rows.len(), |len| low + len);
-        match self.rows[low..high].binary_search_by(|row| arena.key(*row).cmp(key)) {
-            Ok(row) => Ok(low + row),
-            Err(row) => Err(low + row),
+        let equal = self.heads.search(key);
+        let start = equal.start;
+        match self.rows[equal].binary_search_by(|row| arena.key(*row).cmp(key)) {
+            Ok(row) => Ok(start + row),
+            Err(row) => Err(start + row),
         }
     }
 
     fn insert(&mut self, arena: &Arena, at: usize, key: &[u8], row: Location) {
-        if self.rows.is_empty() {
-            self.prefix = key.into();
-        } else if !key.starts_with(&self.prefix) {
-            self.prefix = common(key, &self.prefix).into();
-            let prefix_len = self.prefix.len();
-            for (head, row) in self.heads.iter_mut().zip(&self.rows) {
-                *head = head_of(&arena.key(*row)[prefix_len..]);
-            }
-        }
+        self.heads
+            .insert(at, key, |other| arena.key(self.rows[other]));
         if self.rows.len() == self.rows.capacity() {
             self.rows.reserve_exact(LEAF_GROWTH);
-            self.heads.reserve_exact(LEAF_GROWTH);
         }
         self.rows.insert(at, row);
-        self.heads.insert(at, head_of(&key[self.prefix.len()..]));
     }
 
     fn shrink(&mut self) {
         self.rows.shrink_to_fit();
-        self.heads.shrink_to_fit();
+        self.heads.shrink();
     }
 }
 
 fn count_live(rows: &[Location]) -> u32 {
     rows.iter().map(|row| u32::from(!row.is_tombstone())).sum()
-}
-
-fn common<'a>(one: &'a [u8], other: &[u8]) -> &'a [u8] {
-    let len = one.iter().zip(other).take_while(|(a, b)| a == b).count();
-    &one[..len]
-}
-
-fn head_of(rest: &[u8]) -> u64 {
-    let mut head = [0; 8];
-    let len = rest.len().min(8);
-    head[..len].copy_from_slice(&rest[..len]);
-    u64::from_be_bytes(head)
 }

@@ -21,6 +21,7 @@ mod arena;
 mod compact;
 mod compare;
 mod hash;
+mod heads;
 mod history;
 mod index;
 mod range;
@@ -39,7 +40,7 @@ use crate::types::Revision;
 
 pub(crate) use range::{has_filters, is_default_order};
 pub use restore::RestoreError;
-pub use store::{STEP_ROWS, Store, WriteTxn};
+pub use store::{Store, WriteTxn};
 pub use view::{Pin, View};
 
 /// One revision of one key, as it stands in the `key` bucket of the database image.

@@ -8,6 +8,7 @@ use quorate_proto::etcdserverpb as pb;
 use quorate_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use quorate_proto::mvccpb::KeyValue;
 
+use super::arena::Location;
 use super::record;
 use super::state::{KeyRange, Shared, State};
 use crate::error::RequestError;
@@ -22,6 +23,8 @@ pub(super) struct Scan<'a> {
     resume: Option<Bytes>,
     begun: bool,
     pinned: bool,
+    /// Room for the rows of a slice.
+    rows: Vec<Location>,
 }
 
 impl<'a> Scan<'a> {
@@ -34,6 +37,7 @@ impl<'a> Scan<'a> {
             resume: None,
             begun: false,
             pinned: false,
+            rows: Vec::new(),
         }
     }
 
@@ -44,10 +48,16 @@ impl<'a> Scan<'a> {
         max: usize,
         records: &mut Vec<Bytes>,
     ) -> Result<(), RequestError> {
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.clear();
+        let wanted = max - records.len();
         self.step(state, |row| {
-            records.push(state.arena.share(row));
-            records.len() < max
-        })
+            rows.push(row);
+            rows.len() < wanted
+        })?;
+        state.arena.share_all(&rows, records);
+        self.rows = rows;
+        Ok(())
     }
 
     /// Adds the number of keys of the next slice.
@@ -66,7 +76,7 @@ impl<'a> Scan<'a> {
     fn step(
         &mut self,
         state: &State,
-        visit: impl FnMut(super::arena::Location) -> bool,
+        visit: impl FnMut(Location) -> bool,
     ) -> Result<(), RequestError> {
         if self.revision < state.floor {
             return Err(RequestError::Compacted); // Only if the whole store was replaced: the pin keeps the rest.
@@ -115,16 +125,14 @@ pub(super) fn range(
             record::decode
         };
         let mut records = Vec::new();
+        let expected = count_at_once.map_or(0, |count| usize::try_from(count).unwrap_or(0));
+        response.kvs.reserve_exact(expected.min(fetch));
         scan.collect(&state, fetch, &mut records)?;
         drop(state);
-        response
-            .kvs
-            .extend(records.drain(..).map(|record| decode(&record)));
+        response.kvs.extend(records.drain(..).map(decode));
         while !scan.is_done() && response.kvs.len() < fetch {
             scan.collect(&shared.read(), fetch - response.kvs.len(), &mut records)?;
-            response
-                .kvs
-                .extend(records.drain(..).map(|record| decode(&record)));
+            response.kvs.extend(records.drain(..).map(decode));
         }
         let count = match count_at_once {
             Some(count) => count,

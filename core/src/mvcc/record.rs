@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use quorate_proto::mvccpb::KeyValue;
 
 const TAG_KEY: u8 = 0x0a;
@@ -87,28 +87,31 @@ pub(super) fn fields(encoded: &[u8]) -> Fields {
 }
 
 /// The message, its key and value being views of the record.
-pub(super) fn decode(encoded: &Bytes) -> KeyValue {
-    let fields = fields(encoded);
+pub(super) fn decode(encoded: Bytes) -> KeyValue {
+    let fields = fields(&encoded);
+    let kv = numbers(&encoded, &fields);
+    let mut value = encoded;
+    value.truncate(fields.value.end);
+    value.advance(fields.value.start.min(value.len()));
     KeyValue {
-        key: encoded.slice(fields.key),
-        create_revision: fields.create,
-        mod_revision: fields.modified,
-        version: fields.version,
-        value: encoded.slice(fields.value),
+        value,
         lease: fields.lease,
+        ..kv
     }
 }
 
 /// What the index alone would know: the message without value and lease.
-pub(super) fn decode_key_only(encoded: &Bytes) -> KeyValue {
-    let fields = fields(encoded);
+pub(super) fn decode_key_only(encoded: Bytes) -> KeyValue {
+    numbers(&encoded, &fields(&encoded))
+}
+
+fn numbers(encoded: &Bytes, fields: &Fields) -> KeyValue {
     KeyValue {
-        key: encoded.slice(fields.key),
+        key: encoded.slice(fields.key.clone()),
         create_revision: fields.create,
         mod_revision: fields.modified,
         version: fields.version,
-        value: Bytes::new(),
-        lease: 0,
+        ..KeyValue::default()
     }
 }
 
@@ -179,7 +182,7 @@ mod tests {
             prop_assert_eq!(&encoded, &message.encode_to_vec());
             prop_assert!(encoded.len() <= len_max(&key, &value));
             prop_assert_eq!(super::key(&encoded), &key[..]);
-            prop_assert_eq!(decode(&Bytes::from(encoded)), message);
+            prop_assert_eq!(decode(Bytes::from(encoded)), message);
         }
 
         #[test]

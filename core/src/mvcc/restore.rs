@@ -49,6 +49,7 @@ impl Store {
     ) -> Result<(Self, Vec<(LeaseId, Bytes)>), RestoreError<E>> {
         let mut state = State::new();
         let mut unsorted = Vec::new();
+        let mut leased = Vec::new();
         let mut last = (0, -1);
         let mut prefix: Option<Vec<u8>> = None;
         for row in rows {
@@ -60,10 +61,13 @@ impl Store {
             last = (main, sub);
             let fields =
                 record::parse(&row.key_value).ok_or(RestoreError::Damaged { main, sub })?;
-            shorten(&mut prefix, &row.key_value[fields.key]);
+            shorten(&mut prefix, &row.key_value[fields.key.clone()]);
             let location = append(&mut state.arena, &row);
             state.history.push(last, location);
             state.image_bytes += state.image_row_bytes(location);
+            if fields.lease != 0 && !row.tombstone {
+                leased.push((location, LeaseId(fields.lease)));
+            }
             unsorted.push(location);
         }
         state.newest = last.0;
@@ -73,7 +77,7 @@ impl Store {
             prefix.map_or(0, |prefix| prefix.len()),
         );
         state.index = Index::build(&state.arena, &newest);
-        let attached = attached(&state.arena, &newest);
+        let attached = attached(&state.arena, &newest, leased);
 
         let number = |revision: Option<Revision>| revision.map(|revision| revision.0);
         state.finished = number(finished);
@@ -117,7 +121,7 @@ fn append(arena: &mut Arena, row: &Row) -> Location {
 fn link(arena: &mut Arena, unsorted: Vec<Location>, prefix_len: usize) -> Vec<Location> {
     let head = |row: &Location| {
         let mut head = [0; 16];
-        let rest = &arena.key(*row)[prefix_len..];
+        let rest = arena.key(*row).get(prefix_len..).unwrap_or(&[]);
         let len = rest.len().min(16);
         head[..len].copy_from_slice(&rest[..len]);
         (u128::from_be_bytes(head), *row)
@@ -129,36 +133,42 @@ fn link(arena: &mut Arena, unsorted: Vec<Location>, prefix_len: usize) -> Vec<Lo
         head.cmp(other_head)
             .then_with(|| arena.key(*row).cmp(arena.key(*other)))
     });
-    let mut newest: Vec<Location> = Vec::new();
-    for (_, row) in sorted {
+    let mut newest: Vec<Location> = Vec::with_capacity(sorted.len());
+    let mut last_head = 0;
+    for (head, row) in sorted {
         match newest.last_mut() {
-            Some(last) if arena.key(*last) == arena.key(row) => {
+            Some(last) if head == last_head && arena.key(*last) == arena.key(row) => {
                 arena.set_previous(row, *last);
                 *last = row;
             }
             _ => newest.push(row),
         }
+        last_head = head;
     }
     newest
 }
 
-fn attached(arena: &Arena, newest: &[Location]) -> Vec<(LeaseId, Bytes)> {
+/// The keys whose newest row is one of those with a lease.
+fn attached(
+    arena: &Arena,
+    newest: &[Location],
+    mut leased: Vec<(Location, LeaseId)>,
+) -> Vec<(LeaseId, Bytes)> {
+    if leased.is_empty() {
+        return Vec::new();
+    }
+    leased.sort_unstable();
     let lease_of = |row: &Location| {
-        let encoded = arena.bytes(*row);
-        let fields = record::fields(encoded);
-        let attached = !row.is_tombstone() && fields.lease != 0;
-        attached.then(|| {
-            (
-                LeaseId(fields.lease),
-                Bytes::copy_from_slice(&encoded[fields.key]),
-            )
-        })
+        let found = leased.binary_search_by_key(row, |(row, _)| *row).ok()?;
+        Some((leased[found].1, Bytes::copy_from_slice(arena.key(*row))))
     };
     newest.iter().filter_map(lease_of).collect()
 }
 
+/// Shortens the prefix to what the key begins with, too. The empty key of a revision bump does not count.
 fn shorten(prefix: &mut Option<Vec<u8>>, key: &[u8]) {
     match prefix {
+        _ if key.is_empty() => {}
         None => *prefix = Some(key.to_vec()),
         Some(prefix) => {
             let len = prefix.iter().zip(key).take_while(|(a, b)| a == b).count();

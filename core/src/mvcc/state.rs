@@ -17,7 +17,7 @@ use super::record::{self, Fields};
 use crate::error::RequestError;
 
 /// Steps along keys or older rows that are made under one hold of the lock.
-pub(super) const SLICE_KEYS: usize = if cfg!(test) { 4 } else { 512 };
+pub(super) const SLICE_KEYS: usize = if cfg!(test) { 4 } else { 128 };
 
 /// What a row takes in the image besides its record: key, and the element in a page's table.
 const IMAGE_ROW_BYTES: u64 = 17 + 16;

@@ -9,7 +9,7 @@ use quorate_proto::mvccpb::KeyValue;
 
 use super::arena::{LONE_RECORD_BYTES, Location};
 use super::compact::Job;
-use super::state::{KeyRange, SLICE_KEYS, Shared, State};
+use super::state::{KeyRange, Shared, State};
 use super::view::View;
 use super::{compare, range, record};
 use crate::error::RequestError;
@@ -240,7 +240,7 @@ impl Drop for WriteTxn<'_> {
 
 fn get(state: &State, key: &[u8], revision: i64) -> Option<KeyValue> {
     let row = state.get(key, revision);
-    (!row.is_tombstone()).then(|| record::decode(&state.arena.share(row)))
+    (!row.is_tombstone()).then(|| record::decode(state.arena.share(row)))
 }
 
 impl State {
@@ -250,6 +250,3 @@ impl State {
         IMAGE_BYTES_MIN + self.image_bytes + self.image_bytes / 40
     }
 }
-
-/// How many steps of work a long operation makes at a time.
-pub const STEP_ROWS: usize = SLICE_KEYS;

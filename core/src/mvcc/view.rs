@@ -35,7 +35,7 @@ impl View {
     pub fn get(&self, key: &[u8]) -> Option<KeyValue> {
         let state = self.shared.read();
         let row = state.get(key, state.revision);
-        (!row.is_tombstone()).then(|| record::decode(&state.arena.share(row)))
+        (!row.is_tombstone()).then(|| record::decode(state.arena.share(row)))
     }
 
     /// The key as it was right before a revision, as a watch with `prev_kv` shows it; `None` if it did not exist
@@ -47,7 +47,7 @@ impl View {
         } else {
             state.get(key, revision.0 - 1)
         };
-        (!row.is_tombstone()).then(|| record::decode(&state.arena.share(row)))
+        (!row.is_tombstone()).then(|| record::decode(state.arena.share(row)))
     }
 
     /// Answers a range with all of etcd's options; the header holds the revision only.

@@ -89,7 +89,7 @@ fn op_get(key: &str, revision: i64) -> pb::RequestOp {
 fn op_delete(key: &str, range_end: &'static [u8]) -> pb::RequestOp {
     let delete = pb::DeleteRangeRequest {
         key: key.to_owned().into(),
-        range_end: bytes::Bytes::from_static(range_end),
+        range_end: Bytes::from_static(range_end),
         prev_kv: false,
     };
     op(Request::RequestDeleteRange(delete))
@@ -106,7 +106,7 @@ fn compare(
         target: target as i32,
         key: key.to_owned().into(),
         target_union: Some(union),
-        range_end: bytes::Bytes::new(),
+        range_end: Bytes::new(),
     }
 }
 
@@ -414,7 +414,7 @@ fn compares_follow_etcds_table() {
     }));
     // Of a range every key must satisfy it; a range without keys is a missing key.
     let over = |range_end: &'static [u8], compare: pb::Compare| pb::Compare {
-        range_end: bytes::Bytes::from_static(range_end),
+        range_end: Bytes::from_static(range_end),
         ..compare
     };
     assert!(holds(over(b"l", compare("k", Value, Equal, text("b")))));
