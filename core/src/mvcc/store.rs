@@ -228,7 +228,8 @@ impl<'a> WriteTxn<'a> {
 
 impl Drop for WriteTxn<'_> {
     fn drop(&mut self) {
-        if self.changes > 0 {
+        // Half a transaction that a panic left must not be seen.
+        if self.changes > 0 && !std::thread::panicking() {
             let revision = self.revision().0;
             let shared = self.shared;
             let state = self.state();
