@@ -7,8 +7,11 @@
 //!
 //! Nothing here decides anything about the store, the log or the cluster: the core does, and this crate gives it
 //! threads, sockets, files and a clock.
+#![deny(unsafe_code)]
 
 pub mod config;
+#[expect(unsafe_code, reason = "memory maps, and locks that the standard library does not offer")]
+pub mod disk;
 pub mod driver;
 pub mod io;
 pub mod log;

@@ -83,6 +83,19 @@ impl Log {
         self.spans_from(index).first().map(|span| span.term)
     }
 
+    /// The first index of each run of one term, and that term, up to `last`; empty if the log does not hold `last`.
+    pub(super) fn terms_up_to(&self, last: Index) -> Vec<(Index, Term)> {
+        let mut terms: Vec<(Index, Term)> = Vec::new();
+        if self.term(last).is_some() {
+            for span in self.spans.iter().take_while(|span| span.first <= last) {
+                if terms.last().is_none_or(|&(_, term)| term != span.term) {
+                    terms.push((span.first, span.term));
+                }
+            }
+        }
+        terms
+    }
+
     /// The spans from the one that holds `index` on; empty if none does.
     pub(super) fn spans_from(&self, index: Index) -> &[Span] {
         match self.spans.partition_point(|span| span.last < index) {

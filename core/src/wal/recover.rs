@@ -31,6 +31,9 @@ pub struct Recovered<D: Disk> {
     /// The entries after the last of `snapshots`, without gaps; their data are slices of the segments. The
     /// checkpoint may well be ahead of all of them.
     pub entries: Vec<Entry>,
+    /// Entries up to that snapshot that the log still holds, as the first index and the term of each run of one term,
+    /// ascending and without gaps up to the snapshot: [`Wal::read_entries`] answers them.
+    pub older: Vec<(Index, Term)>,
     /// The log, ready to append to.
     pub wal: Wal<D>,
     /// What was cut from the log's end, if something was.
@@ -125,6 +128,7 @@ pub fn recover<D: Disk>(mut disk: D, options: Options) -> Result<Recovered<D>, W
         failed: None,
     };
     let entries = wal.read_entries(begin.next(), Index(u64::MAX), u64::MAX)?;
+    let older = wal.log.terms_up_to(begin);
     let metadata = Metadata {
         member: MemberId(identity.node_id),
         cluster: ClusterId(identity.cluster_id),
@@ -134,6 +138,7 @@ pub fn recover<D: Disk>(mut disk: D, options: Options) -> Result<Recovered<D>, W
         snapshots,
         hard_state: wal.hard_state,
         entries,
+        older,
         wal,
         repair,
     })

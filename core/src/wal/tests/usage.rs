@@ -248,6 +248,10 @@ fn purging_keeps_what_recovery_needs() {
     let mut recovered = reopen(&disk, 2048).unwrap();
     assert_eq!(recovered.snapshots.last().unwrap(), &snapshot(40, 1));
     assert_eq!(indexes(&recovered.entries), (41..=60).collect::<Vec<_>>());
+    assert_eq!(
+        recovered.older,
+        [(recovered.wal.first_index().unwrap(), Term(1))]
+    );
     let from_41 = recovered.wal.bytes_from(Index(41));
     assert!((20 * 300..30 * 400).contains(&from_41), "{from_41}");
     recovered
@@ -276,6 +280,7 @@ fn a_snapshot_ahead_of_the_log_restarts_it() {
     assert_eq!(recovered.snapshots.last().unwrap(), &snapshot(90, 3));
     assert_eq!(recovered.hard_state, state(3, 91));
     assert_eq!(indexes(&recovered.entries), [91]);
+    assert_eq!(recovered.older, []);
 }
 
 #[test]
