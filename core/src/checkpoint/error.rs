@@ -29,7 +29,7 @@ pub enum ImageError {
         problem: String,
     },
     /// A version of etcd's storage that this program does not know; the words are etcd's.
-    #[error("cannot create migration plan: {0}")]
+    #[error("{0}")]
     Version(String),
 }
 

@@ -12,8 +12,8 @@ use super::bolt::Written;
 use super::schema::{self, Contents};
 use super::snap;
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
-use crate::mvcc::{Row, View};
-use crate::types::{Index, Revision};
+use crate::mvcc::{Pin, Row, View};
+use crate::types::Index;
 
 /// Where the files of a checkpoint are.
 pub const DIRECTORY: &str = "member/snap";
@@ -38,9 +38,8 @@ const SLICE_ROWS: usize = 1024;
 #[derive(Debug)]
 pub struct Job {
     contents: Contents,
-    view: View,
-    /// The last revision whose rows are part of it.
-    revision: Revision,
+    /// Keeps the rows of the index readable while writes go on. Until the job is dropped no compaction removes rows.
+    pin: Pin,
 }
 
 /// A checkpoint that is on the disk.
@@ -67,12 +66,12 @@ pub enum CheckpointError {
 }
 
 impl Job {
-    /// A checkpoint of `contents` and of the rows that `view` shows now.
+    /// A checkpoint of `contents` and of the rows that `view` shows now. For members to write equal images no
+    /// compaction may be under way, since how far it has come is not the same on all of them.
     pub fn new(contents: Contents, view: &View) -> Self {
         Self {
             contents,
-            revision: view.revision(),
-            view: view.clone(),
+            pin: view.pin(),
         }
     }
 
@@ -83,15 +82,14 @@ impl Job {
 
     /// Writes it, durably, in place of the one before.
     pub fn write<D: Disk>(&self, disk: &mut D) -> Result<CheckpointDone, CheckpointError> {
-        let slices = |from| Some(self.view.history(from, SLICE_ROWS));
-        write_checkpoint(disk, &self.contents, rows(slices, self.revision))
+        let rows = rows(|from| self.pin.history(from, SLICE_ROWS));
+        write_checkpoint(disk, &self.contents, rows)
     }
 }
 
-/// Rows up to `revision`, asked for in slices that begin at a revision; `None` ends the job.
+/// Rows asked for in slices that begin at a revision; `None` says that the store is no longer the same.
 fn rows(
     mut slice: impl FnMut((i64, i64)) -> Option<Vec<Row>>,
-    revision: Revision,
 ) -> impl Iterator<Item = Result<Row, CheckpointError>> {
     let mut from = (0, 0);
     let mut taken = Vec::new().into_iter();
@@ -102,7 +100,7 @@ fn rows(
             };
             taken = next.into_iter();
         }
-        let row = taken.next().filter(|row: &Row| row.main <= revision.0)?;
+        let row: Row = taken.next()?;
         from = (row.main, row.sub + 1);
         Some(Ok(row))
     })
@@ -172,3 +170,6 @@ fn remove<'a, D: Disk>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

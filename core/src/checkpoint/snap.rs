@@ -45,13 +45,18 @@ pub(super) fn is_file_name(name: &str) -> bool {
 pub(super) fn encode(contents: &Contents) -> Vec<u8> {
     let json = Bytes::from(to_go_json(&v2_store(contents)));
     let (index, term) = (contents.consistent_index.0, contents.term.0);
-    let snapshot =
-        raftpb::Snapshot::new(index, term, contents.conf_state.clone(), json).encode_to_vec();
-    snappb::Snapshot {
-        crc: crc32c::crc32c(&snapshot),
-        data: Bytes::from(snapshot),
-    }
-    .encode_to_vec()
+    frame(&raftpb::Snapshot::new(
+        index,
+        term,
+        contents.conf_state.clone(),
+        json,
+    ))
+}
+
+fn frame(snapshot: &raftpb::Snapshot) -> Vec<u8> {
+    let data = Bytes::from(snapshot.encode_to_vec());
+    let crc = crc32c::crc32c(&data);
+    snappb::Snapshot { crc, data }.encode_to_vec()
 }
 
 #[derive(Serialize)]
@@ -171,3 +176,6 @@ impl Node {
             .or_insert_with(|| Self::directory(path, index))
     }
 }
+
+#[cfg(test)]
+mod tests;

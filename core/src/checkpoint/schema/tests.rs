@@ -254,7 +254,7 @@ fn versions_that_etcd_refuses_are_refused_in_its_words() {
             .err()
             .map(|error| error.to_string())
     };
-    let refused = |words: &str| Some(format!("cannot create migration plan: {words}"));
+    let refused = |words: &str| Some(words.to_owned());
     for fine in ["3.5.0", "3.6.0", "3.7.0", "3.7.4-alpha.0"] {
         assert_eq!(refusal(fine), None, "{fine}");
     }
