@@ -4,6 +4,8 @@
 //! fast they do it (`compare`), what is left after crashes (`kill`). It never contains an expected number; the other
 //! server is the measure.
 
+mod cluster;
+mod compare;
 mod differential;
 mod kill;
 
@@ -23,6 +25,8 @@ struct Arguments {
 enum Command {
     /// Sends the same random operations to two empty servers and compares every answer, watch event and hash.
     Differential(differential::Options),
+    /// Measures both side by side under the same load and prints ratios.
+    Compare(compare::Options),
     /// Kills and pauses the members of a cluster under load and checks what its clients saw.
     Kill(kill::Options),
 }
@@ -31,6 +35,7 @@ enum Command {
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Differential(options) => differential::run(options).await,
+        Command::Compare(options) => compare::run(&options).await,
         Command::Kill(options) => kill::run(options).await,
     };
     match outcome {

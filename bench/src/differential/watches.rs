@@ -3,8 +3,9 @@
 //! How events are cut into messages is the server's business (live or catching up), except that a revision is never
 //! split unless fragments were asked for; that is checked here, and only the flat sequence is compared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_net::grpc::etcdserverpb::watch_client::WatchClient;
@@ -42,6 +43,10 @@ struct Record {
     fragments: BTreeMap<i64, bool>,
     last_revision: BTreeMap<i64, i64>,
     ended: Option<String>,
+    /// Answers to creates and cancels so far.
+    answers: u64,
+    /// Ids that were created and that the client has not cancelled.
+    known: BTreeSet<i64>,
 }
 
 /// The watches of one server.
@@ -61,13 +66,12 @@ impl Watches {
             record: Arc::clone(&record),
             news: Arc::clone(&news),
         };
-        watches
-            .create(pb::WatchCreateRequest {
-                key: Bytes::from_static(SENTINEL_KEY),
-                watch_id: SENTINEL,
-                ..Default::default()
-            })
-            .await;
+        let sentinel = pb::WatchCreateRequest {
+            key: Bytes::from_static(SENTINEL_KEY),
+            watch_id: SENTINEL,
+            ..Default::default()
+        };
+        watches.send(RequestUnion::CreateRequest(sentinel)).await;
         let mut stream = client
             .watch(ReceiverStream::new(receiver))
             .await?
@@ -104,20 +108,46 @@ impl Watches {
             .await;
     }
 
+    /// Creates a watcher and waits for the answer, so that what is written next is after it on both servers.
     pub(super) async fn create(&self, request: pb::WatchCreateRequest) {
-        self.record
-            .lock()
-            .expect("no panic")
-            .fragments
-            .insert(request.watch_id, request.fragment);
+        let answers = {
+            let mut record = self.record.lock().expect("no panic");
+            record.fragments.insert(request.watch_id, request.fragment);
+            record.answers
+        };
         self.send(RequestUnion::CreateRequest(request)).await;
+        self.answered(answers).await;
     }
 
+    /// Cancels a watcher and waits for the answer; an unknown id gets none.
     pub(super) async fn cancel(&self, watch_id: i64) {
+        let (answers, is_known) = {
+            let mut record = self.record.lock().expect("no panic");
+            (record.answers, record.known.remove(&watch_id))
+        };
         self.send(RequestUnion::CancelRequest(pb::WatchCancelRequest {
             watch_id,
         }))
         .await;
+        if is_known {
+            self.answered(answers).await;
+        }
+    }
+
+    /// Waits until there are more answers than before. One that does not come shows when the rounds are compared.
+    async fn answered(&self, before: u64) {
+        let wait = async {
+            loop {
+                let news = self.news.notified();
+                let record = self.record.lock().expect("no panic");
+                if record.answers > before || record.ended.is_some() {
+                    return;
+                }
+                drop(record);
+                news.await;
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(5), wait).await;
     }
 
     /// How much each watcher was told.
@@ -169,6 +199,7 @@ impl Record {
             }
             return;
         }
+        self.answers += u64::from(response.created || response.canceled);
         if id == -1 {
             self.refused.push(response.cancel_reason);
             return;
@@ -176,6 +207,7 @@ impl Record {
         self.check_atomic(&response);
         let told = self.told.entry(id).or_default();
         if response.created {
+            self.known.insert(id);
             told.push(Told::Created);
         }
         told.extend(response.events.into_iter().map(Told::Event));

@@ -1,7 +1,6 @@
 //! The kill test: a cluster of real processes under load, killed and paused at random, judged by what clients saw.
 
 mod check;
-mod cluster;
 mod load;
 
 use std::path::PathBuf;
@@ -20,8 +19,8 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tonic::transport::Channel;
 
+use crate::cluster::Cluster;
 use check::Written;
-use cluster::Cluster;
 use load::Shared;
 
 /// What to kill, and how often.

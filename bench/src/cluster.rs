@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// A cluster of real processes on this machine.
-pub(super) struct Cluster {
+pub(crate) struct Cluster {
     members: Vec<Member>,
 }
 
@@ -21,7 +21,7 @@ struct Member {
 
 impl Cluster {
     /// A new cluster in `directory`, not yet started. `extra` goes to every member's command line.
-    pub(super) fn new(
+    pub(crate) fn new(
         binary: &Path,
         directory: &Path,
         size: usize,
@@ -67,18 +67,18 @@ impl Cluster {
         })
     }
 
-    pub(super) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.members.len()
     }
 
-    pub(super) fn client_urls(&self) -> Vec<String> {
+    pub(crate) fn client_urls(&self) -> Vec<String> {
         self.members
             .iter()
             .map(|member| member.client_url.clone())
             .collect()
     }
 
-    pub(super) fn start(&mut self, number: usize) -> Result<(), String> {
+    pub(crate) fn start(&mut self, number: usize) -> Result<(), String> {
         let member = &mut self.members[number];
         let fail = |error: std::io::Error| format!("{}: {error}", member.binary.display());
         let log = File::options()
@@ -97,8 +97,13 @@ impl Cluster {
         Ok(())
     }
 
+    /// The process of a member, if it runs.
+    pub(crate) fn process_id(&self, number: usize) -> Option<u32> {
+        self.members[number].process.as_ref().map(Child::id)
+    }
+
     /// `kill -9`, and waits until the process is gone.
-    pub(super) fn kill(&mut self, number: usize) {
+    pub(crate) fn kill(&mut self, number: usize) {
         if let Some(mut process) = self.members[number].process.take() {
             let _ = process.kill();
             let _ = process.wait();
@@ -107,7 +112,7 @@ impl Cluster {
     }
 
     /// SIGSTOP or SIGCONT.
-    pub(super) fn pause(&mut self, number: usize, pause: bool) {
+    pub(crate) fn pause(&mut self, number: usize, pause: bool) {
         if let Some(process) = &self.members[number].process {
             let signal = if pause { "-STOP" } else { "-CONT" };
             let _ = Command::new("kill")
@@ -118,7 +123,7 @@ impl Cluster {
     }
 
     /// A member that ended although nobody killed it: its number and the end of its log.
-    pub(super) fn died(&mut self) -> Option<(usize, String)> {
+    pub(crate) fn died(&mut self) -> Option<(usize, String)> {
         for (number, member) in self.members.iter_mut().enumerate() {
             let has_ended = member
                 .process
