@@ -78,7 +78,10 @@ pub(crate) async fn run(options: Options) -> Result<bool, String> {
     for number in 1..=options.operations {
         let operation = generator.next(run.known);
         match &operation {
-            Operation::Compact(_) => run.let_watchers_catch_up().await,
+            Operation::Compact(_) => {
+                run.let_watchers_catch_up().await;
+                run.compare_watches(number).await;
+            }
             Operation::WatchCreate(create) if create.start_revision > 0 => {
                 run.past_watch = Some(Instant::now())
             }
