@@ -13,6 +13,7 @@ pub mod config;
 #[expect(unsafe_code, reason = "memory maps, and locks that the standard library does not offer")]
 pub mod disk;
 pub mod driver;
+pub mod http;
 pub mod io;
 pub mod log;
 pub mod metrics;

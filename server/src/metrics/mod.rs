@@ -158,7 +158,7 @@ pub struct Gauges {
     pub is_learner: bool,
     /// Leaders seen so far.
     pub leader_changes: Option<u64>,
-    /// The cluster version as `3.7`, once decided.
+    /// The cluster version as `3.7.0`, once decided.
     pub cluster_version: Option<String>,
     /// The commit index.
     pub committed: u64,
@@ -188,6 +188,11 @@ pub struct Gauges {
     pub members: Vec<MemberId>,
     /// Alarms that are raised: of whom, and the name of which.
     pub alarms: Vec<(MemberId, &'static str)>,
+}
+
+/// How many file descriptors this process may have, as far as the system tells.
+pub fn file_descriptor_limit() -> Option<u64> {
+    process::Process::read().fds_max.map(|limit| limit as u64)
 }
 
 impl Metrics {

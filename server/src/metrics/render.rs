@@ -60,6 +60,9 @@ impl Metrics {
         );
         if let Some(version) = &gauges.cluster_version {
             let help = "1 for the version of the cluster.";
+            let version = version
+                .rsplit_once('.')
+                .map_or(version.as_str(), |(minor, _)| minor);
             out.number(
                 "etcd_cluster_version",
                 Type::Gauge,

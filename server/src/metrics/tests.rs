@@ -113,7 +113,7 @@ fn used() -> (Metrics, Gauges) {
         .observe(Duration::from_millis(2));
     let gauges = Gauges {
         leader_changes: Some(1),
-        cluster_version: Some("3.7".to_owned()),
+        cluster_version: Some("3.7.0".to_owned()),
         compact_revision: Some(1),
         keys: Some(1),
         watch_streams: Some(1),
