@@ -10,7 +10,10 @@
 #![deny(unsafe_code)]
 
 pub mod config;
-#[expect(unsafe_code, reason = "memory maps, and locks that the standard library does not offer")]
+#[expect(
+    unsafe_code,
+    reason = "memory maps, and locks that the standard library does not offer"
+)]
 pub mod disk;
 pub mod driver;
 pub mod http;

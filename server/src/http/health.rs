@@ -204,13 +204,12 @@ async fn verdict(
     })
 }
 
-/// Logs a request with another method than GET, and gives its answer back.
-pub(super) fn refused(path: &str, answer: Answer) -> Answer {
+/// Logs a request with another method than GET.
+pub(super) fn log_refused(path: &str) {
     match path {
         "/health" => warn!("status-code" = 405, "/health error"),
         path => warn!(path, "status-code" = 405, "Health request error"),
     }
-    answer
 }
 
 fn excluded(uri: &Uri) -> Vec<String> {

@@ -118,24 +118,24 @@ impl Pages {
         if path == "/metrics" {
             return self.metrics(member);
         }
-        if let Some(checks) = health::checks_at(path) {
-            return match allow_get(request) {
-                Ok(()) => health::check(&self.shared.metrics, checks, request.uri(), member).await,
-                Err(refused) => health::refused(path, refused),
-            };
+        let checks = health::checks_at(path);
+        let is_health = checks.is_some() || path == "/health";
+        if !is_health && !(on_client && matches!(path, "/version" | "/debug/vars")) {
+            return error(StatusCode::NOT_FOUND, "404 page not found");
         }
-        match path {
-            "/health" => match allow_get(request) {
-                Ok(()) => health::health(&self.shared.metrics, request.uri(), member).await,
-                Err(refused) => health::refused(path, refused),
-            },
-            "/version" if on_client => {
-                allow_get(request).map_or_else(|refused| refused, |()| version(member))
+        if let Some(refused) = refusal(request) {
+            if is_health {
+                health::log_refused(path);
             }
-            "/debug/vars" if on_client => {
-                allow_get(request).map_or_else(|refused| refused, |()| self.variables())
+            return refused;
+        }
+        match (checks, path) {
+            (Some(checks), _) => {
+                health::check(&self.shared.metrics, checks, request.uri(), member).await
             }
-            _ => error(StatusCode::NOT_FOUND, "404 page not found"),
+            (None, "/health") => health::health(&self.shared.metrics, request.uri(), member).await,
+            (None, "/version") => version(member),
+            (None, _) => self.variables(),
         }
     }
 
@@ -227,16 +227,16 @@ fn allows_value(list: &[String], wanted: &HeaderValue) -> bool {
     wanted.to_str().is_ok_and(|wanted| allows(list, wanted))
 }
 
-/// All pages but the metrics are read only.
-fn allow_get<B>(request: &Request<B>) -> Result<(), Answer> {
+/// All pages but the metrics are read only: what anything else than a GET is answered with.
+fn refusal<B>(request: &Request<B>) -> Option<Answer> {
     if request.method() == Method::GET {
-        return Ok(());
+        return None;
     }
     let mut refused = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
     refused
         .headers_mut()
         .insert(header::ALLOW, HeaderValue::from_static("GET"));
-    Err(refused)
+    Some(refused)
 }
 
 /// A plain text with a newline, as Go's library writes errors.
