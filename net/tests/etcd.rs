@@ -26,7 +26,7 @@ use tokio::time::{sleep, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Longer than a silent stream lives.
+/// Longer than our side keeps a stream on which etcd is silent. (etcd 3.7 itself has no such deadline in effect.)
 const IDLE: Duration = Duration::from_secs(7);
 
 /// A running etcd; it ends with the test.

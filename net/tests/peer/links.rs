@@ -3,7 +3,9 @@
 use quorate_core::MemberId;
 use quorate_core::boundary::Peer;
 use quorate_net::peer::PeerEvent;
-use quorate_net::peer::limits::{LANE_MESSAGES_MAX, PIPELINE_MESSAGES_MAX};
+use quorate_net::peer::limits::{
+    IO_TIMEOUT, LANE_MESSAGES_MAX, PIPELINE_MESSAGES_MAX, STREAM_HEARTBEAT,
+};
 use quorate_proto::raftpb::{Message, MessageType};
 use tokio::net::TcpListener;
 
@@ -154,6 +156,23 @@ async fn streams_come_back_after_a_restart() {
     assert!(received.iter().any(|message| message.commit == 9));
     assert_eq!(one.message().await.commit, 10);
     assert!(one.transport.statuses()[0].disconnects >= 1);
+}
+
+#[tokio::test]
+async fn idle_streams_outlive_the_readers_deadline() {
+    let (one, two) = pair().await;
+    one.wait_for_streams(two.id).await;
+    two.wait_for_streams(one.id).await;
+    // Beats of one byte on msgapp and ten on message; four of each take longer than the deadline.
+    let beats = 4 * (1 + 10);
+    assert!(STREAM_HEARTBEAT * 4 > IO_TIMEOUT);
+    for (member, peer) in [(&one, two.id), (&two, one.id)] {
+        member
+            .wait(peer, |status| status.received_bytes >= beats)
+            .await;
+        let status = member.transport.statuses()[0];
+        assert_eq!((status.received_failures, status.disconnects), (0, 0));
+    }
 }
 
 #[tokio::test]
