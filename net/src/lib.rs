@@ -4,5 +4,6 @@
 //! as bytes and leave as types, or the other way round.
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod grpc;
 pub mod peer;
