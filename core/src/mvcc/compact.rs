@@ -327,7 +327,7 @@ fn move_row(state: &mut State, compacted: i64, segment: usize, number: usize) {
         .expect("the key of a kept row is in the index");
     let mut above = index.row(place);
     if above == old {
-        index.replace(place, moved);
+        index.replace(arena, place, moved);
     } else {
         while arena.previous(above) != old {
             above = arena.previous(above);

@@ -21,6 +21,8 @@ const LEAF_GROWTH: usize = 32;
 struct Leaf {
     heads: Heads,
     rows: Vec<Location>,
+    /// No row of the leaf has a higher main revision.
+    main_max: i64,
 }
 
 /// The newest row of each key.
@@ -39,6 +41,23 @@ pub(super) struct Index {
 pub(super) struct Place {
     leaf: usize,
     row: usize,
+}
+
+/// The keys of a leaf that are in a range.
+#[derive(Debug)]
+pub(super) struct LeafPart<'a> {
+    pub(super) rows: &'a [Location],
+    /// None of the rows has a higher main revision.
+    pub(super) main_max: i64,
+    /// The number of live ones, if the leaf is whole.
+    live: Option<u32>,
+}
+
+impl LeafPart<'_> {
+    /// The number of live ones, as of the newest row of each.
+    pub(super) fn live(&self) -> u64 {
+        u64::from(self.live.unwrap_or_else(|| count_live(self.rows)))
+    }
 }
 
 impl Index {
@@ -109,6 +128,26 @@ impl Index {
         })
     }
 
+    /// The newest rows from one place to another by leaf, with what can be told of each leaf at once.
+    pub(super) fn leaves(&self, from: Place, to: Place) -> impl Iterator<Item = LeafPart<'_>> {
+        (from.leaf..self.leaves.len().min(to.leaf + 1)).map(move |number| {
+            let leaf = &self.leaves[number];
+            let start = if number == from.leaf { from.row } else { 0 };
+            let end = if number == to.leaf {
+                to.row
+            } else {
+                leaf.rows.len()
+            };
+            let rows = &leaf.rows[start..end.max(start)];
+            let whole = rows.len() == leaf.rows.len();
+            LeafPart {
+                rows,
+                main_max: leaf.main_max,
+                live: whole.then_some(self.live[number]),
+            }
+        })
+    }
+
     /// Adds a key at the place where [`Self::find`] missed it.
     pub(super) fn insert(&mut self, arena: &Arena, mut place: Place, key: &[u8], row: Location) {
         if self.leaves[place.leaf].rows.len() == LEAF_KEYS_MAX {
@@ -119,8 +158,10 @@ impl Index {
     }
 
     /// Puts another row in the place of a key's newest one.
-    pub(super) fn replace(&mut self, place: Place, row: Location) {
-        let slot = &mut self.leaves[place.leaf].rows[place.row];
+    pub(super) fn replace(&mut self, arena: &Arena, place: Place, row: Location) {
+        let leaf = &mut self.leaves[place.leaf];
+        leaf.main_max = leaf.main_max.max(arena.main(row));
+        let slot = &mut leaf.rows[place.row];
         let live = &mut self.live[place.leaf];
         *live = *live - u32::from(!slot.is_tombstone()) + u32::from(!row.is_tombstone());
         *slot = row;
@@ -166,7 +207,7 @@ impl Index {
 
     /// Keeps only the keys of a leaf for which the answer is true, in order.
     pub(super) fn retain(&mut self, leaf: usize, mut wanted: impl FnMut(usize) -> bool) {
-        let Leaf { heads, rows } = &mut self.leaves[leaf];
+        let Leaf { heads, rows, .. } = &mut self.leaves[leaf];
         heads.retain(&mut wanted);
         let mut number = 0;
         rows.retain(|_| {
@@ -221,6 +262,10 @@ impl Index {
             leaf.heads
                 .check(leaf.rows.len(), |row| arena.key(leaf.rows[row]));
             for row in &leaf.rows {
+                assert!(
+                    arena.main(*row) <= leaf.main_max,
+                    "the leaf knows its newest row"
+                );
                 let key = arena.key(*row);
                 assert!(last.is_none_or(|last| last < key), "keys ascend");
                 assert_eq!(
@@ -285,7 +330,12 @@ impl Leaf {
     fn build(arena: &Arena, mut rows: Vec<Location>) -> Self {
         rows.shrink_to_fit();
         let heads = Heads::build(rows.len(), |row| arena.key(rows[row]));
-        Self { heads, rows }
+        let main_max = rows.iter().map(|row| arena.main(*row)).max().unwrap_or(0);
+        Self {
+            heads,
+            rows,
+            main_max,
+        }
     }
 
     fn find(&self, arena: &Arena, key: &[u8]) -> Result<usize, usize> {
@@ -304,6 +354,7 @@ impl Leaf {
             self.rows.reserve_exact(LEAF_GROWTH);
         }
         self.rows.insert(at, row);
+        self.main_max = self.main_max.max(arena.main(row));
     }
 
     fn shrink(&mut self) {

@@ -62,10 +62,10 @@ impl<'a> Scan<'a> {
 
     /// Adds the number of keys of the next slice.
     pub(super) fn count(&mut self, state: &State, count: &mut u64) -> Result<(), RequestError> {
-        self.step(state, |_| {
-            *count += 1;
-            true
-        })
+        self.check(state)?;
+        self.resume = state.count(self.keys, self.resume.as_ref(), self.revision, count);
+        self.note_progress();
+        Ok(())
     }
 
     /// Whether nothing is left.
@@ -78,16 +78,27 @@ impl<'a> Scan<'a> {
         state: &State,
         visit: impl FnMut(Location) -> bool,
     ) -> Result<(), RequestError> {
-        if self.revision < state.floor {
-            return Err(RequestError::Compacted); // Only if the whole store was replaced: the pin keeps the rest.
-        }
+        self.check(state)?;
         self.resume = state.walk(self.keys, self.resume.as_ref(), self.revision, visit);
+        self.note_progress();
+        Ok(())
+    }
+
+    /// Fails only if the whole store was replaced: everything else the pin prevents.
+    fn check(&self, state: &State) -> Result<(), RequestError> {
+        if self.revision < state.floor {
+            return Err(RequestError::Compacted);
+        }
+        Ok(())
+    }
+
+    /// Called under the lock. Whoever comes back must find what is there now.
+    fn note_progress(&mut self) {
         self.begun = true;
         if self.resume.is_some() && !self.pinned {
             self.shared.pin(self.revision);
             self.pinned = true;
         }
-        Ok(())
     }
 }
 
@@ -99,11 +110,19 @@ impl Drop for Scan<'_> {
     }
 }
 
+/// Whether the number of keys in the range is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Count {
+    Wanted,
+    Unwanted,
+}
+
 /// Answers a range. `current` is the revision that counts as the current one, by default the store's.
 pub(super) fn range(
     shared: &Shared,
     current: Option<i64>,
     request: &pb::RangeRequest,
+    total: Count,
 ) -> Result<pb::RangeResponse, RequestError> {
     let keys = KeyRange::new(&request.key, &request.range_end);
     let state = shared.read();
@@ -136,7 +155,9 @@ pub(super) fn range(
         }
         let count = match count_at_once {
             Some(count) => count,
-            None if response.kvs.len() < fetch => response.kvs.len() as u64,
+            None if response.kvs.len() < fetch || total == Count::Unwanted => {
+                response.kvs.len() as u64
+            }
             None => count_slowly(shared, keys, revision)?,
         };
         response.count = count.cast_signed();

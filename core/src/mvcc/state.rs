@@ -239,6 +239,37 @@ impl State {
         Some(self.index.count_live(from, to))
     }
 
+    /// Adds the number of keys that exist at a revision to `count`, leaf by leaf; a leaf without newer rows knows its
+    /// number. After some steps it stops and returns the record of the key to go on after.
+    pub(super) fn count(
+        &self,
+        keys: KeyRange<'_>,
+        resume: Option<&Bytes>,
+        revision: i64,
+        count: &mut u64,
+    ) -> Option<Bytes> {
+        let (from, to) = self.places(keys, resume);
+        let mut steps = 0;
+        let mut last = Location::NONE;
+        for part in self.index.leaves(from, to) {
+            if steps >= SLICE_KEYS && !last.is_none() {
+                return Some(self.arena.share(last));
+            }
+            steps += 1;
+            if part.main_max <= revision {
+                *count += part.live();
+            } else {
+                for newest in part.rows {
+                    steps += 1;
+                    let row = self.at(*newest, revision, &mut steps);
+                    *count += u64::from(!row.is_tombstone());
+                }
+            }
+            last = part.rows.last().copied().unwrap_or(last);
+        }
+        None
+    }
+
     /// The bounds of a range in the index, or of what remains of it.
     fn places(&self, keys: KeyRange<'_>, resume: Option<&Bytes>) -> (Place, Place) {
         let from = match resume {
@@ -363,7 +394,7 @@ impl State {
         row: Location,
     ) {
         match found {
-            Ok(place) => self.index.replace(place, row),
+            Ok(place) => self.index.replace(&self.arena, place, row),
             Err(place) => self.index.insert(&self.arena, place, key, row),
         }
         self.history.push(revision, row);

@@ -9,9 +9,10 @@ use quorate_proto::mvccpb::KeyValue;
 
 use super::arena::{LONE_RECORD_BYTES, Location};
 use super::compact::Job;
+use super::range::{self, Count};
 use super::state::{KeyRange, Shared, State};
 use super::view::View;
-use super::{compare, range, record};
+use super::{compare, record};
 use crate::error::RequestError;
 use crate::types::{LeaseId, Revision};
 
@@ -154,7 +155,7 @@ impl<'a> WriteTxn<'a> {
     /// Answers a range as the transaction sees it.
     pub fn range(&mut self, request: &pb::RangeRequest) -> Result<pb::RangeResponse, RequestError> {
         self.guard = None;
-        range::range(self.shared, Some(self.revision().0), request)
+        range::range(self.shared, Some(self.revision().0), request, Count::Wanted)
     }
 
     /// Writes a key; returns the lease that it had, 0 for none.

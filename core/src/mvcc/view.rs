@@ -6,8 +6,9 @@ use quorate_proto::etcdserverpb as pb;
 use quorate_proto::etcdserverpb::{request_op, response_op};
 use quorate_proto::mvccpb::KeyValue;
 
+use super::range::{self, Count};
 use super::state::{Shared, State};
-use super::{HashKv, Row, compare, hash, range, record};
+use super::{HashKv, Row, compare, hash, record};
 use crate::error::RequestError;
 use crate::types::Revision;
 
@@ -52,7 +53,16 @@ impl View {
 
     /// Answers a range with all of etcd's options; the header holds the revision only.
     pub fn range(&self, request: &pb::RangeRequest) -> Result<pb::RangeResponse, RequestError> {
-        range::range(&self.shared, None, request)
+        range::range(&self.shared, None, request, Count::Wanted)
+    }
+
+    /// The same for one who goes through a range in pieces: `count` is not to be relied on, since counting what a past
+    /// revision shows takes longer than reading a piece of it.
+    pub fn range_uncounted(
+        &self,
+        request: &pb::RangeRequest,
+    ) -> Result<pb::RangeResponse, RequestError> {
+        range::range(&self.shared, None, request, Count::Unwanted)
     }
 
     /// Answers a read-only transaction, which holds nothing but ranges; the header holds the revision only.
@@ -70,7 +80,12 @@ impl View {
         }
         let mut responses = Vec::with_capacity(operations.len());
         for operation in operations {
-            let response = range::range(&self.shared, Some(revision), range_of(operation))?;
+            let response = range::range(
+                &self.shared,
+                Some(revision),
+                range_of(operation),
+                Count::Wanted,
+            )?;
             responses.push(pb::ResponseOp {
                 response: Some(response_op::Response::ResponseRange(response)),
             });

@@ -70,7 +70,12 @@ impl Progress {
         self.rest.limit = self
             .allowed
             .map_or(self.chunk_keys, |allowed| allowed.min(self.chunk_keys));
-        let mut chunk = view.range(&self.rest)?;
+        // Only the first read counts the keys.
+        let mut chunk = if self.first.is_none() {
+            view.range(&self.rest)?
+        } else {
+            view.range_uncounted(&self.rest)?
+        };
         if self.first.is_none() {
             let revision = chunk.header.as_ref().map_or(0, |header| header.revision);
             if self.rest.revision <= 0 {
