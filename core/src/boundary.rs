@@ -16,6 +16,10 @@ use crate::types::{ClusterId, Index, LeaseId, MemberId, Term, Ticket, WriteNumbe
 
 /// What can happen to a member.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "messages are the usual input, and moved twice"
+)]
 pub enum Input {
     /// Nothing but time has passed.
     Wake,
@@ -90,10 +94,6 @@ pub enum Request {
 
 /// The answer to a [`Request`].
 #[derive(Clone, Debug, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "answers are moved once, and the large ones are the usual ones"
-)]
 pub enum Response {
     /// To a proposed put.
     Put(pb::PutResponse),

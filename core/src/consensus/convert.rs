@@ -4,7 +4,6 @@
 //! raft-rs has 2 = add learner. Bytes from a network or disk are parsed by `quorate-proto` only; `eraftpb` values
 //! are built from the result, never parsed.
 
-use bytes::Bytes;
 use quorate_proto::raftpb;
 use raft::eraftpb;
 
@@ -157,7 +156,7 @@ pub(super) fn message_out(message: eraftpb::Message) -> raftpb::Message {
         snapshot: None,
         reject: message.reject,
         reject_hint: message.reject_hint,
-        context: Bytes::from(message.context),
+        context: message.context,
     }
 }
 
@@ -189,6 +188,8 @@ fn message_type_in(number: i32) -> Result<eraftpb::MessageType, ConvertError> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     #[test]

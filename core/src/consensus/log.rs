@@ -174,7 +174,7 @@ impl Log {
         limited(self.window.range(start..start + count), bytes_max)
     }
 
-    fn from_read_back(&self, low: u64, high: u64, bytes_max: u64) -> Option<Vec<Entry>> {
+    fn of_read_back(&self, low: u64, high: u64, bytes_max: u64) -> Option<Vec<Entry>> {
         let start = self.read_back.iter().position(|entry| entry.index == low)?;
         Some(limited(
             self.read_back[start..]
@@ -225,7 +225,7 @@ impl Storage for Log {
         if low >= self.window_first {
             return Ok(self.in_window(low, high, bytes_max));
         }
-        if let Some(entries) = self.from_read_back(low, high, bytes_max) {
+        if let Some(entries) = self.of_read_back(low, high, bytes_max) {
             return Ok(entries);
         }
         assert!(
