@@ -47,6 +47,64 @@ fn hash_kv_gives_etcds_vectors() {
     );
 }
 
+/// Hashes that etcd 3.7.1 gave for the same puts, deletions and compactions.
+#[test]
+fn hash_kv_equals_etcds_before_and_after_compactions() {
+    let mut store = Store::new();
+    put(&mut store, "a", "1");
+    put(&mut store, "b", "1");
+    put(&mut store, "a", "2");
+    delete(&mut store, "b");
+    put(&mut store, "c", "1");
+    delete(&mut store, "a");
+    let check = |store: &Store, wanted: &[(i64, u32, i64)]| {
+        for (revision, hash, compact_revision) in wanted {
+            let got = store.view().hash_kv(Revision(*revision)).expect("readable");
+            assert_eq!(
+                (got.hash, got.compact_revision.0),
+                (*hash, *compact_revision),
+                "at {revision}"
+            );
+        }
+    };
+    check(
+        &store,
+        &[
+            (0, 2_325_219_536, -1),
+            (4, 3_086_679_940, -1),
+            (5, 1_416_966_122, -1),
+        ],
+    );
+    compact_fully(&mut store, 5);
+    check(
+        &store,
+        &[
+            (0, 2_610_168_427, 5),
+            (5, 1_416_966_122, -1),
+            (6, 709_067_906, 5),
+        ],
+    );
+    compact_fully(&mut store, 7);
+    check(
+        &store,
+        &[
+            (0, 4_012_545_367, 7),
+            (5, 1_416_966_122, -1),
+            (7, 2_610_168_427, 5),
+        ],
+    );
+    assert_eq!(
+        store.view().hash_kv(Revision(6)),
+        Err(RequestError::Compacted)
+    );
+    delete(&mut store, "c");
+    check(&store, &[(0, 2_025_187_693, 7), (8, 2_025_187_693, 7)]);
+    compact_fully(&mut store, 8);
+    check(&store, &[(0, 1_084_519_789, 8), (8, 1_841_068_352, 7)]);
+    put(&mut store, "d", "x");
+    check(&store, &[(0, 2_303_155_821, 8)]);
+}
+
 #[test]
 fn first_write_makes_revision_2_and_versions_start_over_after_a_delete() {
     let mut store = Store::new();
