@@ -15,6 +15,7 @@ mod bootstrap;
 mod checks;
 #[cfg(test)]
 mod documentation;
+mod file;
 mod flags;
 mod gates;
 mod go_syntax;
@@ -238,6 +239,10 @@ fn run(
     environment: &[(String, String)],
     notices: &mut Vec<Notice>,
 ) -> Result<Config, Refusal> {
+    if let Some(path) = config_file(&settings, environment).map_err(refuse)? {
+        let settings = file::read(&path, notices).map_err(refuse)?;
+        return Config::new(&settings, Origin::File, default_host).map_err(refuse);
+    }
     let environment = without_version(environment, notices);
     settings::apply_environment(&mut settings, &environment, notices).map_err(|bad| match bad {
         BadEnvironment::Value(message) => refuse(message),
@@ -251,6 +256,18 @@ fn run(
         },
     })?;
     Config::new(&settings, Origin::CommandLine, default_host).map_err(refuse)
+}
+
+/// The configuration file that was asked for, if any.
+fn config_file(
+    settings: &Settings,
+    environment: &[(String, String)],
+) -> Result<Option<String>, ConfigError> {
+    let by_flag = settings.text("config-file");
+    if !by_flag.is_empty() {
+        return Ok(Some(by_flag));
+    }
+    Ok(settings::from_environment(environment, "config-file")?.map(|(_, path)| path.to_owned()))
 }
 
 /// `ETCD_VERSION` is what containers are built with; it must not print the version and end.
@@ -283,7 +300,10 @@ fn without_version(
 /// Where settings come from, since etcd treats the two a little differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
+    /// Flags and variables.
     CommandLine,
+    /// A file, which replaces all of them.
+    File,
 }
 
 /// What `--quota-backend-bytes=0` means.

@@ -120,7 +120,8 @@ impl Pages {
         }
         let checks = health::checks_at(path);
         let is_health = checks.is_some() || path == "/health";
-        if !is_health && !(on_client && matches!(path, "/version" | "/debug/vars")) {
+        let is_there = is_health || (on_client && matches!(path, "/version" | "/debug/vars"));
+        if !is_there {
             return error(StatusCode::NOT_FOUND, "404 page not found");
         }
         if let Some(refused) = refusal(request) {
