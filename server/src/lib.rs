@@ -9,6 +9,7 @@
 //! threads, sockets, files and a clock.
 #![deny(unsafe_code)]
 
+mod bootstrap;
 pub mod config;
 #[expect(
     unsafe_code,
@@ -20,5 +21,8 @@ pub mod http;
 pub mod io;
 pub mod log;
 pub mod metrics;
+mod peer;
+pub mod run;
 mod services;
+mod shutdown;
 pub mod state;

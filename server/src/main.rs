@@ -1,2 +1,53 @@
-//! Placeholder.
-fn main() {}
+//! The `quorate` binary: arguments in, a running member or an exit code out.
+
+use std::process::ExitCode;
+
+use quorate_server::config::{self, Outcome};
+use quorate_server::log::{self, lines};
+use quorate_server::run;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The exit code of a misused command line.
+const MISUSED: u8 = 2;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    let environment: Vec<_> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    match config::parse(&arguments[1..], &environment) {
+        Outcome::Print(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Outcome::Misused(text) => {
+            eprint!("{text}");
+            ExitCode::from(MISUSED)
+        }
+        Outcome::Refused(refusal) => {
+            // A log that cannot be had is no reason to hide the other one.
+            let _ = log::init(&config::LogConfig::default());
+            lines::refused(&refusal, &arguments);
+            ExitCode::FAILURE
+        }
+        Outcome::Run(config) => serve(&config, &arguments),
+    }
+}
+
+fn serve(config: &config::Config, arguments: &[String]) -> ExitCode {
+    if let Err(error) = log::init(&config.log) {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
+    lines::running(arguments);
+    lines::notices(&config.notices);
+    match run::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            lines::fatal("cannot start", &error);
+            ExitCode::FAILURE
+        }
+    }
+}

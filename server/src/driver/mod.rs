@@ -1,5 +1,9 @@
-//! The threads around the node: who owns it, what it is fed from.
+//! The threads around the node: the consensus thread that owns it, the log thread, the checkpoint thread, and what
+//! joins them.
 
+pub(crate) mod checkpointer;
 pub mod clock;
+pub(crate) mod consensus;
+pub(crate) mod log_writer;
 pub mod queue;
 pub mod tickets;

@@ -20,11 +20,15 @@ use std::task::{Context, Poll, Waker};
 
 use quorate_core::boundary::{Input, Request, RequestIds, Response};
 use quorate_core::error::RequestError;
-use quorate_core::types::Ticket;
+use quorate_core::types::{Ticket, Time};
+use quorate_core::watch::HubConfig;
+use quorate_net::peer::Transport;
 
 use super::mailbox::{Delivery, Mailbox};
 use super::requests::Requests;
 use super::socket::Socket;
+use super::watches::Watches;
+use crate::driver::clock::Clock;
 use crate::driver::queue::Queue;
 use crate::state::ServerState;
 
@@ -43,6 +47,12 @@ pub struct CoreParts {
     pub state: Arc<ServerState>,
     /// The tickets of this core.
     pub ids: RequestIds,
+    /// The server's clock.
+    pub clock: Clock,
+    /// The randomness of this core.
+    pub seed: u64,
+    /// The links to the other members, for what only the leader answers; none for a thread that never asks them.
+    pub peers: Option<Arc<Transport>>,
 }
 
 /// The state of this thread's core.
@@ -51,9 +61,14 @@ pub(crate) struct Core {
     mailbox: Arc<Mailbox>,
     state: Arc<ServerState>,
     requests: RefCell<Requests>,
+    watches: RefCell<Watches>,
+    clock: Clock,
+    peers: Option<Arc<Transport>>,
     dirty: RefCell<Vec<Arc<Socket>>>,
     /// Whether the tick is going to look at the outbox and the dirty sockets anyway.
     scheduled: Cell<bool>,
+    /// Until when the tick sleeps if nothing happens.
+    waits_until: Cell<Time>,
 }
 
 impl fmt::Debug for Core {
@@ -65,7 +80,15 @@ impl fmt::Debug for Core {
 /// Makes this thread an IO core; its runtime must then run [`tick_forever`].
 pub(crate) fn install(parts: CoreParts) {
     let limits = &parts.state.limits;
+    let hub = HubConfig {
+        response_bytes_max: limits.receive_bytes_max(),
+        progress_interval: limits.watch_progress_interval,
+        seed: parts.seed,
+    };
     let core = Core {
+        watches: RefCell::new(Watches::new(hub, parts.clock, parts.state.view.clone())),
+        clock: parts.clock,
+        peers: parts.peers,
         requests: RefCell::new(Requests::new(
             parts.ids,
             limits.open_requests_max,
@@ -76,6 +99,7 @@ pub(crate) fn install(parts: CoreParts) {
         state: parts.state,
         dirty: RefCell::default(),
         scheduled: Cell::new(false),
+        waits_until: Cell::new(Time::NEVER),
     };
     let fresh = CORE.with(|slot| slot.set(core).is_ok());
     assert!(fresh, "a thread is one core");
@@ -91,9 +115,19 @@ pub(crate) fn with<R>(look: impl FnOnce(&Core) -> R) -> R {
     })
 }
 
+/// The same, unless the thread is ending and has lost its core already.
+pub(crate) fn if_alive(look: impl FnOnce(&Core)) {
+    let _ = CORE.try_with(|slot| slot.get().map(look));
+}
+
 /// The server's state, from any task of an IO core.
 pub(crate) fn state() -> Arc<ServerState> {
     with(|core| Arc::clone(&core.state))
+}
+
+/// The links to the other members.
+pub(crate) fn peers() -> Option<Arc<Transport>> {
+    with(|core| core.peers.clone())
 }
 
 /// Asks the node something. The answer comes once; dropping the future drops the answer only.
@@ -159,11 +193,7 @@ impl Future for Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         if self.open && self.refused.is_none() {
-            // At the end of the thread the core may be gone already.
-            let _ = CORE.try_with(|slot| {
-                slot.get()
-                    .inspect(|core| core.requests.borrow_mut().abandon(self.ticket));
-            });
+            if_alive(|core| core.requests.borrow_mut().abandon(self.ticket));
         }
     }
 }
@@ -174,7 +204,7 @@ pub(crate) async fn tick_forever() {
     let mut delivery = Delivery::default();
     let mut wakers = Vec::new();
     loop {
-        mailbox.wait().await;
+        wait(&mailbox).await;
         mailbox.take(&mut delivery);
         with(|core| core.hand_out(&mut delivery, &mut wakers));
         // What was just woken runs first, so that its writes and requests leave with this tick.
@@ -186,7 +216,42 @@ pub(crate) async fn tick_forever() {
     }
 }
 
+/// Waits for the next reason to tick: something to hand over, or the hub's time.
+async fn wait(mailbox: &Mailbox) {
+    let due = with(|core| {
+        let deadline = core.watches.borrow().deadline();
+        core.waits_until.set(deadline);
+        if deadline == Time::NEVER {
+            return None;
+        }
+        Some(
+            core.clock
+                .instant(deadline)
+                .expect("only NEVER never comes"),
+        )
+    });
+    match due {
+        None => mailbox.wait().await,
+        Some(due) => {
+            tokio::select! {
+                () = mailbox.wait() => {}
+                () = tokio::time::sleep_until(due.into()) => {}
+            }
+        }
+    }
+}
+
 impl Core {
+    /// Works with the watch streams of this core.
+    pub(crate) fn watches<R>(&self, work: impl FnOnce(&mut Watches) -> R) -> R {
+        let mut watches = self.watches.borrow_mut();
+        let done = work(&mut watches);
+        if watches.deadline() < self.waits_until.get() {
+            self.schedule();
+        }
+        done
+    }
+
     /// What services look at.
     pub(crate) fn state(&self) -> &ServerState {
         &self.state
@@ -212,6 +277,9 @@ impl Core {
                 requests.stop(wakers);
             }
         }
+        self.watches
+            .borrow_mut()
+            .tick(delivery.store_advanced, wakers);
         // Woken outside of the borrow: a waker may run code that asks for something.
         for waker in wakers.drain(..) {
             waker.wake();

@@ -13,6 +13,7 @@ mod socket;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod watches;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::mailbox::{Mailbox, Reply};
 use super::{CoreParts, IoCore, assign, listener};
+use crate::driver::clock::Clock;
 use crate::driver::queue::Queue;
 use crate::driver::tickets::slot_of;
 use crate::state::{Limits, ServerState};
@@ -31,6 +32,7 @@ fn status() -> Status {
         leader: Some(MEMBER),
         is_learner: false,
         is_published: true,
+        leader_changes: 1,
         term: Term(3),
         committed: Index(1),
         applied: Index(1),
@@ -40,7 +42,6 @@ fn status() -> Status {
         size_bytes: 0,
         size_in_use_bytes: 0,
         proposals_pending: 0,
-        leader_changes: 1,
     }
 }
 
@@ -105,6 +106,9 @@ impl Echo {
                     mailbox,
                     state: Arc::clone(&state),
                     ids,
+                    clock: Clock::start(),
+                    seed: 1,
+                    peers: None,
                 };
                 IoCore::start(number, parts).expect("the machine has room for a thread")
             })

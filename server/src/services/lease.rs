@@ -2,7 +2,6 @@
 
 use futures_util::stream;
 use quorate_core::boundary::{Request as NodeRequest, Response as Answer};
-use quorate_core::error::RequestError;
 use quorate_core::types::LeaseId;
 use quorate_net::grpc::etcdserverpb::lease_server;
 use quorate_proto::etcdserverpb as pb;
@@ -10,7 +9,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::leader_watch::{ResponseStream, until_leaderless};
 use super::propose::{propose, propose_as};
-use super::{admission, mismatch, status};
+use super::{admission, forward, mismatch, status};
 use crate::io::core;
 
 /// The service; all its state is the core's.
@@ -65,7 +64,9 @@ impl lease_server::Lease for Lease {
             };
             // The revision is the one when the request was read.
             let header = core::with(|core| core.state().header(0));
-            let ttl = renew(LeaseId(id)).await?;
+            let ttl = forward::renew(LeaseId(id))
+                .await
+                .map_err(|error| status(&error))?;
             Ok(Some((
                 pb::LeaseKeepAliveResponse {
                     header: Some(header),
@@ -83,15 +84,9 @@ impl lease_server::Lease for Lease {
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
         let request = request.into_inner();
-        let asked = NodeRequest::LeaseTimeToLive {
-            id: LeaseId(request.id),
-            keys: request.keys,
-        };
-        let mut response = match core::request(asked).await {
-            Ok(Answer::LeaseTimeToLive(response)) => response,
-            Ok(_) => return Err(mismatch()),
-            Err(error) => return Err(status(&error)),
-        };
+        let mut response = forward::time_to_live(&request)
+            .await
+            .map_err(|error| status(&error))?;
         core::with(|core| response.header = Some(core.state().header(0)));
         Ok(Response::new(response))
     }
@@ -110,15 +105,5 @@ impl lease_server::Lease for Lease {
             }
             _ => Err(mismatch()),
         }
-    }
-}
-
-/// The granted TTL of a renewed lease; 0 when it is unknown or expired.
-async fn renew(id: LeaseId) -> Result<i64, Status> {
-    match core::request(NodeRequest::LeaseRenew(id)).await {
-        Ok(Answer::LeaseRenewed { ttl }) => Ok(ttl),
-        Ok(_) => Err(mismatch()),
-        Err(RequestError::LeaseNotFound) => Ok(0),
-        Err(error) => Err(status(&error)),
     }
 }

@@ -6,6 +6,7 @@
 
 mod admission;
 mod cluster;
+mod forward;
 mod health;
 mod kv;
 mod leader_watch;

@@ -1,10 +1,20 @@
-//! The Watch service.
+//! The Watch service: one stream of the core's hub for each call.
+//!
+//! Responses are pulled from the hub only while the connection takes them, and requests are read only while the hub
+//! has room for their answers. So a client that does not read costs nothing but its watches.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_util::Stream;
+use quorate_core::watch::StreamId;
 use quorate_net::grpc::etcdserverpb::watch_server;
 use quorate_proto::etcdserverpb as pb;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use super::leader_watch::ResponseStream;
+use super::admission;
+use super::leader_watch::{ResponseStream, until_leaderless};
+use crate::io::core;
 
 /// The service; all its state is the core's.
 #[derive(Clone, Copy, Debug)]
@@ -16,8 +26,71 @@ impl watch_server::Watch for Watch {
 
     async fn watch(
         &self,
-        _request: Request<Streaming<pb::WatchRequest>>,
+        request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        Err(super::not_offered("Watch"))
+        let requires_leader = admission::requires_leader(request.metadata().as_ref());
+        let watches = Watches {
+            id: core::with(|core| core.watches(|watches| watches.open())),
+            requests: Some(request.into_inner()),
+        };
+        Ok(Response::new(until_leaderless(requires_leader, watches)))
+    }
+}
+
+/// The watches of one call.
+struct Watches {
+    id: StreamId,
+    /// None once the client has said everything; the server goes on until it leaves.
+    requests: Option<Streaming<pb::WatchRequest>>,
+}
+
+impl Watches {
+    /// Hands over requests until there are none or the hub must be pulled first.
+    fn take_requests(&mut self, context: &mut Context<'_>) -> Result<(), Status> {
+        while let Some(requests) = &mut self.requests {
+            if !core::with(|core| core.watches(|watches| watches.accepts(self.id))) {
+                break;
+            }
+            match Pin::new(requests).poll_next(context) {
+                Poll::Pending => break,
+                Poll::Ready(Some(request)) => {
+                    let request = request?;
+                    core::with(|core| core.watches(|watches| watches.handle(self.id, request)));
+                }
+                Poll::Ready(None) => self.requests = None,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Stream for Watches {
+    type Item = Result<pb::WatchResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Err(broken) = self.take_requests(context) {
+            return Poll::Ready(Some(Err(broken)));
+        }
+        let next = core::with(|core| {
+            let mut response = core.watches(|watches| watches.next(self.id, context.waker()))?;
+            if let Some(header) = &mut response.header {
+                let filled = core.state().header_without_revision();
+                *header = pb::ResponseHeader {
+                    revision: header.revision,
+                    ..filled
+                };
+            }
+            Some(response)
+        });
+        match next {
+            Some(response) => Poll::Ready(Some(Ok(response))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Watches {
+    fn drop(&mut self) {
+        core::if_alive(|core| core.watches(|watches| watches.close(self.id)));
     }
 }

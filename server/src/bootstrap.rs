@@ -1,0 +1,200 @@
+//! Where a member begins: from its own data, or as one of the first members of a new cluster.
+//!
+//! ```text
+//!   member/wal holds a log ──► restart: image + log; the flags about the cluster are ignored
+//!   neither log nor image  ──► found: ids from --initial-cluster and its token, a new log
+//!   an image without a log ──► refused: the log is what says who this is
+//! ```
+//!
+//! It never starts from nothing in silence: whatever cannot be read, or is not what it should be, is an error that
+//! names it, and nothing on the disk is changed by then.
+
+use futures_util::future::join_all;
+use quorate_core::checkpoint::{DATABASE, MemberRecord};
+use quorate_core::disk::{Disk, DiskError, DiskErrorKind, DiskFile as _};
+use quorate_core::lease;
+use quorate_core::member::{cluster_id, member_id};
+use quorate_core::node::{LogContents, RecoverError, Recovered};
+use quorate_core::types::MemberId;
+use quorate_core::wal::{self, Metadata, Wal, WalError};
+use quorate_net::peer::{Endpoint, PeerClient};
+use tracing::{info, warn};
+
+use crate::config::{Config, ConfigError, resolve, texts};
+
+/// The start of a member's life in this process.
+pub(crate) struct Beginning<D: Disk> {
+    /// Who this is.
+    pub(crate) metadata: Metadata,
+    /// What the node begins with.
+    pub(crate) recovered: Recovered,
+    /// The log, ready for more.
+    pub(crate) wal: Wal<D>,
+}
+
+/// Why a member cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    /// The flags do not make a cluster.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The log cannot be read or made.
+    #[error(transparent)]
+    Log(#[from] WalError),
+    /// Another file cannot be read.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The log and the image do not make a member.
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+    /// There is an image, but no log.
+    #[error(
+        "{DATABASE} is there, but member/wal holds no log, so nobody knows which member this is; restore the log, or \
+         move the data directory away to start anew"
+    )]
+    ImageWithoutLog,
+    /// The cluster knows this member already, so it has lost its data.
+    #[error("member {:x} has already been bootstrapped", .0.0)]
+    AlreadyBootstrapped(MemberId),
+    /// Joining a running cluster is not offered.
+    #[error("quorate: --initial-cluster-state=existing is not offered by this version")]
+    JoinNotOffered,
+}
+
+/// Opens what is there, or founds what is not.
+pub(crate) async fn begin<D: Disk + Clone>(
+    config: &Config,
+    disk: D,
+    log: wal::Options,
+) -> Result<Beginning<D>, BootstrapError> {
+    if wal::exists(&disk, &log)? {
+        return restart(config, disk, log);
+    }
+    if read_image(&disk)?.is_some() {
+        return Err(BootstrapError::ImageWithoutLog);
+    }
+    if config.joins_existing_cluster {
+        return Err(BootstrapError::JoinNotOffered);
+    }
+    found(config, disk, log).await
+}
+
+fn restart<D: Disk + Clone>(
+    config: &Config,
+    disk: D,
+    options: wal::Options,
+) -> Result<Beginning<D>, BootstrapError> {
+    let wal::Recovered {
+        metadata,
+        snapshots,
+        hard_state,
+        entries,
+        older,
+        wal,
+        repair,
+    } = wal::recover(disk.clone(), options)?;
+    if let Some(repair) = repair {
+        warn!(
+            path = repair.path,
+            offset = repair.offset,
+            bytes = repair.bytes,
+            reason = repair.reason,
+            copy = repair.copy.unwrap_or_default(),
+            "cut a torn tail off the log"
+        );
+    }
+    let snapshot = snapshots
+        .last()
+        .expect("recovery finds a snapshot record or fails");
+    let image = read_image(&disk)?;
+    info!(
+        entries = entries.len(),
+        snapshot = snapshot.index.0,
+        commit = hard_state.commit,
+        image_bytes = image.as_ref().map_or(0, bytes::Bytes::len),
+        "recovering from the log"
+    );
+    let contents = LogContents {
+        hard_state,
+        snapshot_index: snapshot.index,
+        snapshot_term: snapshot.term,
+        entries,
+        older,
+    };
+    let recovered = Recovered::from_disk(image, contents, lease_config(config))?;
+    Ok(Beginning {
+        metadata,
+        recovered,
+        wal,
+    })
+}
+
+async fn found<D: Disk + Clone>(
+    config: &Config,
+    disk: D,
+    options: wal::Options,
+) -> Result<Beginning<D>, BootstrapError> {
+    let cluster = config.check_bootstrap(resolve)?;
+    let members: Vec<_> = cluster
+        .into_iter()
+        .map(|(name, urls)| {
+            let peer_urls = texts(&urls);
+            let id = member_id(&peer_urls, &config.initial_cluster_token, None);
+            MemberRecord {
+                id,
+                peer_urls,
+                name,
+                client_urls: Vec::new(),
+                is_learner: false,
+            }
+        })
+        .collect();
+    let ids: Vec<_> = members.iter().map(|member| member.id).collect();
+    let own = members.iter().find(|member| member.name == config.name);
+    let own = own.expect("the configuration was checked to name this member");
+    let metadata = Metadata {
+        member: own.id,
+        cluster: cluster_id(&ids),
+    };
+    if is_known(config, &members, own.id).await {
+        return Err(BootstrapError::AlreadyBootstrapped(own.id));
+    }
+    let wal = Wal::create(disk, options, metadata)?;
+    let recovered = Recovered::fresh(&members, lease_config(config));
+    Ok(Beginning {
+        metadata,
+        recovered,
+        wal,
+    })
+}
+
+/// Whether a running member says that this one has been running before: then it has voted, and must not begin anew.
+async fn is_known(config: &Config, members: &[MemberRecord], own: MemberId) -> bool {
+    let client = PeerClient::new(config.peer_dial_timeout());
+    let others = members.iter().filter(|member| member.id != own);
+    let endpoints: Vec<_> = others
+        .flat_map(|member| &member.peer_urls)
+        .filter_map(|url| Endpoint::parse(url).ok())
+        .collect();
+    let answers = join_all(endpoints.iter().map(|endpoint| client.members(endpoint))).await;
+    answers.into_iter().flatten().any(|(_, known)| {
+        known
+            .iter()
+            .any(|member| member.id == own.0 && !member.client_urls.is_empty())
+    })
+}
+
+fn lease_config(config: &Config) -> lease::Config {
+    let checkpoint = config.gates.enabled("LeaseCheckpoint");
+    lease::Config::new(config.heartbeat_interval, config.election_ticks, checkpoint)
+}
+
+fn read_image<D: Disk + Clone>(disk: &D) -> Result<Option<bytes::Bytes>, BootstrapError> {
+    // Opening takes a handle of its own: the trait asks for one that may change things.
+    let mut disk = disk.clone();
+    match disk.open(DATABASE) {
+        Ok(file) => Ok(Some(file.read()?)),
+        Err(error) if error.kind == DiskErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

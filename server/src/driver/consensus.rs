@@ -1,0 +1,175 @@
+//! The consensus thread: the one owner of the `Node`.
+//!
+//! ```text
+//!   inbox (all that waits) ──► node.handle × n ──► node.flush ──► publish the status ──► route
+//!                                                                                         │
+//!        writes ► log writer    sends ► peers    answers ► the core that asked (one batch, one wake-up each)
+//! ```
+//!
+//! It never touches a file or a socket, and never waits for anything but its inbox.
+
+use std::sync::Arc;
+
+use quorate_core::boundary::{Input, Output};
+use quorate_core::node::{Node, Status};
+use quorate_core::types::Time;
+use tracing::{error, info};
+
+use super::checkpointer;
+use super::clock::Clock;
+use super::log_writer;
+use super::queue::Queue;
+use super::tickets::slot_of;
+use crate::io::mailbox::{Mailbox, Reply};
+use crate::peer::Peers;
+use crate::state::ServerState;
+
+/// Everything that the consensus thread hands its outputs to.
+#[derive(Debug)]
+pub(crate) struct Exits {
+    /// One mailbox an asking thread, by the slot of its tickets.
+    pub(crate) mailboxes: Vec<Arc<Mailbox>>,
+    pub(crate) log: Arc<Queue<log_writer::Work>>,
+    pub(crate) checkpoints: Arc<Queue<checkpointer::Work>>,
+    pub(crate) peers: Peers,
+    /// Told once, when the node itself wants to end.
+    pub(crate) stop: tokio::sync::mpsc::UnboundedSender<String>,
+}
+
+/// The state of the consensus thread.
+#[derive(Debug)]
+pub(crate) struct Consensus {
+    node: Node,
+    clock: Clock,
+    inbox: Arc<Queue<Input>>,
+    state: Arc<ServerState>,
+    exits: Exits,
+    /// Answers of this batch by slot, each list reused.
+    replies: Vec<Vec<Reply>>,
+    /// Work of this batch for the log writer.
+    log_work: Vec<log_writer::Work>,
+    store_advanced: bool,
+    published: Status,
+}
+
+impl Consensus {
+    pub(crate) fn new(
+        node: Node,
+        clock: Clock,
+        inbox: Arc<Queue<Input>>,
+        state: Arc<ServerState>,
+        exits: Exits,
+    ) -> Self {
+        assert!(
+            exits.mailboxes.len().is_power_of_two(),
+            "tickets are dealt by a mask"
+        );
+        let replies = exits.mailboxes.iter().map(|_| Vec::new()).collect();
+        let published = node.status();
+        Self {
+            node,
+            clock,
+            inbox,
+            state,
+            exits,
+            replies,
+            log_work: Vec::new(),
+            store_advanced: false,
+            published,
+        }
+    }
+
+    /// Runs until the inbox is closed.
+    pub(crate) fn run(mut self) {
+        let mut inputs = Vec::new();
+        let mut outputs = Vec::new();
+        loop {
+            let deadline = self.node.deadline();
+            if !self.inbox.take(&mut inputs, self.clock.instant(deadline)) {
+                break;
+            }
+            let now = self.clock.now();
+            self.handle(now, deadline, &mut inputs);
+            self.node.flush(&mut outputs);
+            self.publish();
+            for output in outputs.drain(..) {
+                self.route(output);
+            }
+            self.hand_over();
+        }
+        for mailbox in &self.exits.mailboxes {
+            mailbox.stopped();
+        }
+    }
+
+    fn handle(&mut self, now: Time, deadline: Time, inputs: &mut Vec<Input>) {
+        // First the timer: inputs without end must not keep it from running.
+        if inputs.is_empty() || deadline <= now {
+            self.node.handle(now, Input::Wake);
+        }
+        for input in inputs.drain(..) {
+            self.node.handle(now, input);
+        }
+    }
+
+    /// Shows the new status before any answer of this batch leaves.
+    fn publish(&mut self) {
+        let status = self.node.status();
+        if status != self.published {
+            if status.leader != self.published.leader {
+                log_leader(&self.published, &status);
+            }
+            self.state.publish(status.clone());
+            self.published = status;
+        }
+    }
+
+    fn route(&mut self, output: Output) {
+        match output {
+            Output::Send { to, message } => self.exits.peers.send(to, message),
+            Output::Write(write) => self.log_work.push(log_writer::Work::Append(write)),
+            Output::ReadEntries {
+                first,
+                last,
+                bytes_max,
+            } => {
+                self.log_work.push(log_writer::Work::Read {
+                    first,
+                    last,
+                    bytes_max,
+                });
+            }
+            Output::Checkpoint(job) => self.exits.checkpoints.push(checkpointer::Work(job)),
+            Output::Reply { ticket, result } => {
+                let slot = slot_of(ticket, self.replies.len());
+                self.replies[slot].push(Reply { ticket, result });
+            }
+            Output::StoreAdvanced => self.store_advanced = true,
+            Output::Peers(peers) => self.exits.peers.update(peers),
+            Output::Stop(reason) => {
+                error!(reason = %reason, "the member stops");
+                // The main thread may be gone already: then the process is ending anyway.
+                let _ = self.exits.stop.send(reason);
+            }
+        }
+    }
+
+    /// Wakes whoever this batch is for.
+    fn hand_over(&mut self) {
+        self.exits.log.append(&mut self.log_work);
+        self.exits.peers.flush();
+        let advanced = std::mem::take(&mut self.store_advanced);
+        for (mailbox, replies) in self.exits.mailboxes.iter().zip(&mut self.replies) {
+            mailbox.deliver(replies, advanced);
+        }
+    }
+}
+
+fn log_leader(before: &Status, after: &Status) {
+    let id = |status: &Status| {
+        status
+            .leader
+            .map_or_else(|| "none".to_owned(), |leader| format!("{:x}", leader.0))
+    };
+    info!(term = after.term.0, before = %id(before), leader = %id(after), "raft leader changed");
+}

@@ -1,0 +1,264 @@
+//! The link to the other members: a thread of its own for the peer port and the transport, so that no client can
+//! keep heartbeats waiting.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_core::boundary::{Input, Peer, Request, Response};
+use quorate_core::error::RequestError;
+use quorate_core::types::{LeaseId, MemberId, Revision};
+use quorate_net::peer::{Identity, LocalNode, PeerEvent, Service, Transport, Versions};
+use quorate_proto::etcdserverpb as pb;
+use quorate_proto::raftpb::Message;
+use tokio::sync::{mpsc, watch};
+use tracing::error;
+
+use crate::config::ETCD_VERSION;
+use crate::driver::queue::Queue;
+use crate::io::core::{self, CoreParts};
+use crate::state::ServerState;
+
+/// How often the leader looks at the versions of the others; etcd does it about as often.
+const VERSIONS_INTERVAL: Duration = Duration::from_secs(4);
+
+/// The consensus thread's side: messages of one batch leave together.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    transport: Arc<Transport>,
+    waiting: Vec<(MemberId, Message)>,
+}
+
+impl Peers {
+    pub(crate) fn new(transport: Arc<Transport>) -> Self {
+        Self {
+            transport,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Adds a message to the batch.
+    pub(crate) fn send(&mut self, to: MemberId, message: Message) {
+        self.waiting.push((to, message));
+    }
+
+    /// Sends the batch.
+    pub(crate) fn flush(&mut self) {
+        if !self.waiting.is_empty() {
+            self.transport.send(std::mem::take(&mut self.waiting));
+        }
+    }
+
+    /// Connects to exactly these members.
+    pub(crate) fn update(&self, peers: Vec<Peer>) {
+        self.transport.update_peers(peers);
+    }
+}
+
+/// The peer thread, until it is stopped.
+#[derive(Debug)]
+pub(crate) struct PeerThread {
+    /// The transport, for whoever asks a peer something.
+    pub(crate) transport: Arc<Transport>,
+    stop: watch::Sender<bool>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+/// What the peer thread needs.
+#[derive(Debug)]
+pub(crate) struct PeerParts {
+    pub(crate) identity: Identity,
+    pub(crate) dial_timeout: Duration,
+    pub(crate) listeners: Vec<TcpListener>,
+    /// The thread asks the node like an IO core does.
+    pub(crate) core: CoreParts,
+    /// Told when a peer says that this member is no longer one.
+    pub(crate) ended: mpsc::UnboundedSender<String>,
+}
+
+impl PeerThread {
+    /// Makes the transport and starts the thread.
+    pub(crate) fn start(parts: PeerParts) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let inbox = Arc::clone(&parts.core.inbox);
+        let events = move |events| deliver(&inbox, &parts.ended, events);
+        let handle = runtime.handle().clone();
+        let transport = Arc::new(Transport::new(
+            parts.identity,
+            parts.dial_timeout,
+            handle,
+            events,
+        ));
+        let (stop, stopped) = watch::channel(false);
+        let thread = std::thread::Builder::new()
+            .name("peers".to_owned())
+            .spawn({
+                let transport = Arc::clone(&transport);
+                move || {
+                    let state = Arc::clone(&parts.core.state);
+                    let inbox = Arc::clone(&parts.core.inbox);
+                    core::install(parts.core);
+                    runtime.block_on(serve(transport, parts.listeners, state, inbox, stopped));
+                }
+            })?;
+        Ok(Self {
+            transport,
+            stop,
+            thread,
+        })
+    }
+
+    /// Ends all links and the thread.
+    pub(crate) fn close(self) {
+        self.stop.send_replace(true);
+        if self.thread.join().is_err() {
+            error!("the peer thread had panicked");
+        }
+    }
+}
+
+/// Hands events to the node, as one batch.
+fn deliver(inbox: &Queue<Input>, ended: &mpsc::UnboundedSender<String>, events: Vec<PeerEvent>) {
+    let mut inputs = Vec::with_capacity(events.len());
+    for event in events {
+        match event {
+            PeerEvent::Received { from, message } => inputs.push(Input::Receive { from, message }),
+            PeerEvent::Unreachable(member) => inputs.push(Input::Unreachable(member)),
+            PeerEvent::Removed { by } => {
+                let text = format!(
+                    "member {:x} says that this member was removed from the cluster",
+                    by.0
+                );
+                // The main thread may be ending already.
+                let _ = ended.send(text);
+            }
+        }
+    }
+    inbox.append(&mut inputs);
+}
+
+async fn serve(
+    transport: Arc<Transport>,
+    listeners: Vec<TcpListener>,
+    state: Arc<ServerState>,
+    inbox: Arc<Queue<Input>>,
+    stopped: watch::Receiver<bool>,
+) {
+    tokio::spawn(core::tick_forever());
+    tokio::spawn(watch_versions(
+        Arc::clone(&transport),
+        Arc::clone(&state),
+        inbox,
+    ));
+    let service = Arc::new(Service::new(transport, Arc::new(Local { state })));
+    let mut tasks = tokio::task::JoinSet::new();
+    for listener in listeners {
+        let listener =
+            tokio::net::TcpListener::from_std(listener).expect("it was bound without blocking");
+        let mut stopped = stopped.clone();
+        let stop = async move {
+            // An error says that the main thread is gone.
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        };
+        tasks.spawn(Arc::clone(&service).serve(listener, stop));
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+/// Tells the leading node what the others run: the cluster's version follows from it.
+async fn watch_versions(
+    transport: Arc<Transport>,
+    state: Arc<ServerState>,
+    inbox: Arc<Queue<Input>>,
+) {
+    let mut status = state.watch_status();
+    loop {
+        if status
+            .wait_for(|status| status.leader == Some(state.member))
+            .await
+            .is_err()
+        {
+            return;
+        }
+        let versions = transport.peer_versions().await;
+        let mut inputs = versions
+            .into_iter()
+            .map(|(member, versions)| {
+                let version = versions.map(|versions| versions.server);
+                Input::PeerVersion { member, version }
+            })
+            .collect();
+        inbox.append(&mut inputs);
+        tokio::time::sleep(VERSIONS_INTERVAL).await;
+    }
+}
+
+/// This member, as the peer port shows it.
+#[derive(Debug)]
+struct Local {
+    state: Arc<ServerState>,
+}
+
+impl LocalNode for Local {
+    fn is_removed(&self, _member: MemberId) -> bool {
+        // Nobody can be removed yet; and the node drops what a removed member sends.
+        false
+    }
+
+    fn members(&self) -> Vec<pb::Member> {
+        self.state.status().members.to_vec()
+    }
+
+    fn versions(&self) -> Versions {
+        let cluster = self.state.status().cluster_version.clone();
+        Versions {
+            server: ETCD_VERSION.to_owned(),
+            cluster: cluster.clone().unwrap_or_else(|| "not_decided".to_owned()),
+            storage: cluster.unwrap_or_else(|| "unknown".to_owned()),
+        }
+    }
+
+    async fn lease_renew(&self, id: LeaseId) -> Result<i64, RequestError> {
+        match core::request(Request::LeaseRenew(id)).await? {
+            Response::LeaseRenewed { ttl: 0 } => Err(RequestError::LeaseNotFound),
+            Response::LeaseRenewed { ttl } => Ok(ttl),
+            _ => Err(RequestError::Other("another answer than a renewal".into())),
+        }
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        id: LeaseId,
+        keys: bool,
+    ) -> Result<pb::LeaseTimeToLiveResponse, RequestError> {
+        match core::request(Request::LeaseTimeToLive { id, keys }).await? {
+            Response::LeaseTimeToLive(mut response) => {
+                response.header = Some(self.state.header(0));
+                Ok(response)
+            }
+            _ => Err(RequestError::Other(
+                "another answer than a remaining time".into(),
+            )),
+        }
+    }
+
+    async fn hash_kv(&self, revision: Revision) -> Result<pb::HashKvResponse, RequestError> {
+        let view = self.state.view.clone();
+        let hashed = tokio::task::spawn_blocking(move || view.hash_kv(revision)).await;
+        let hashed = hashed.map_err(|_| RequestError::Stopped)??;
+        Ok(pb::HashKvResponse {
+            header: Some(self.state.header(0)),
+            hash: hashed.hash,
+            compact_revision: hashed.compact_revision.0,
+            hash_revision: hashed.hash_revision.0,
+        })
+    }
+
+    async fn downgrade_enabled(&self) -> Result<bool, RequestError> {
+        core::request(Request::ReadIndex).await?;
+        // Nobody can begin a downgrade yet.
+        Ok(false)
+    }
+}

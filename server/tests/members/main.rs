@@ -1,0 +1,5 @@
+//! Real processes, alone and as a cluster, through their gRPC API and their signals.
+
+mod one_member;
+mod support;
+mod three_members;
