@@ -192,37 +192,28 @@ fn open_segments<D: Disk>(
     Ok(segments)
 }
 
-/// Gives up a snapshot record whose entries reached the disk while the hard state that commits it did not: the
-/// write that held them was never finished.
+/// Cuts off a snapshot record that its writer did not get to commit, and what follows it.
 fn drop_unfinished_snapshot<F>(
     scan: &mut Scan,
     last: &mut Segment<F>,
     tail: &mut Tail,
 ) -> Result<(), WalError> {
-    let Some((position, before)) = scan
-        .pending
-        .take()
-        .and_then(|pending| Some((pending.position, pending.before?)))
-    else {
+    let Some(position) = scan.take_back_unfinished_snapshot() else {
         return Ok(());
     };
     if position.sequence != last.sequence {
-        let (expected, found) = (
-            "a hard state that commits the snapshot".to_owned(),
-            "none".to_owned(),
-        );
+        let expected = "a hard state that commits the snapshot".to_owned();
+        let (path, offset, found) = (last.path.clone(), last.length, "none".to_owned());
         return Err(WalError::Damaged(Damage {
-            path: last.path.clone(),
-            offset: last.length,
+            path,
+            offset,
             expected,
             found,
         }));
     }
-    scan.log = before;
-    scan.checksum = Some(position.checksum);
     last.length = position.offset;
     tail.length = position.offset;
-    tail.torn = Some("a snapshot without the hard state that commits it".to_owned());
+    tail.torn = Some("a snapshot record without the hard state that commits it".to_owned());
     Ok(())
 }
 

@@ -28,8 +28,10 @@ pub(super) struct Scan {
     pub(super) snapshots: Vec<walpb::Snapshot>,
     /// Where the valid entries lie.
     pub(super) log: Log,
-    /// A snapshot record that would start the log anew, as long as no hard state shows that it holds.
-    pub(super) pending: Option<Pending>,
+    /// Snapshot records that would start the log anew, as long as no hard state shows that they hold.
+    pub(super) pending: Vec<Pending>,
+    /// The last record.
+    last: Option<Position>,
 }
 
 /// A snapshot record ahead of the log. It holds once a later hard state commits it. If the log goes on as if it were
@@ -39,9 +41,9 @@ pub(super) struct Pending {
     index: Index,
     term: Term,
     /// The record itself.
-    pub(super) position: Position,
+    position: Position,
     /// The log before it, if entries have followed the snapshot already.
-    pub(super) before: Option<Log>,
+    before: Option<Log>,
 }
 
 /// How a segment's content ends.
@@ -151,6 +153,7 @@ impl Scan {
             (0, _) => return Err(Fault::new("a checksum seed at the head", "another record")),
             _ => return Err(Fault::new("metadata at the head", "another record")),
         }
+        self.last = Some(position);
         match content {
             Content::Seed(_) => {}
             Content::Metadata(metadata) => match &self.metadata {
@@ -165,7 +168,7 @@ impl Scan {
             Content::Entry(entry) => {
                 self.add_entry(Index(entry.index), Term(entry.term), position)?
             }
-            Content::State(state) => self.add_state(state),
+            Content::State(state) => self.add_state(state)?,
             Content::Snapshot(snapshot) => self.add_snapshot(snapshot, position),
         }
         Ok(())
@@ -174,7 +177,7 @@ impl Scan {
     fn add_snapshot(&mut self, snapshot: walpb::Snapshot, position: Position) {
         let (index, term) = (Index(snapshot.index), Term(snapshot.term));
         if self.log.is_restarted_by(index, term) {
-            self.pending = Some(Pending {
+            self.pending.push(Pending {
                 index,
                 term,
                 position,
@@ -185,34 +188,79 @@ impl Scan {
         self.snapshots.push(snapshot);
     }
 
-    fn add_state(&mut self, state: HardState) {
+    fn add_state(&mut self, state: HardState) -> Result<(), Fault> {
+        let before = self.hard_state;
+        if state.term < before.term || state.commit < before.commit {
+            return Err(Fault::new(
+                format!(
+                    "a hard state not behind term {} and commit index {}",
+                    before.term, before.commit
+                ),
+                format!("term {} and commit index {}", state.term, state.commit),
+            ));
+        }
         self.hard_state = state;
         self.settle_pending();
+        Ok(())
     }
 
-    /// Lets a snapshot record hold that the commit index reaches.
+    /// Lets the last snapshot record hold that the commit index reaches.
     fn settle_pending(&mut self) {
         let commit = self.hard_state.commit;
-        if let Some(pending) = self.pending.take_if(|pending| pending.index.0 <= commit)
-            && pending.before.is_none()
-        {
+        let Some(at) = self
+            .pending
+            .iter()
+            .rposition(|pending| pending.index.0 <= commit)
+        else {
+            return;
+        };
+        let pending = self
+            .pending
+            .drain(..=at)
+            .next_back()
+            .expect("the range ends with it");
+        if pending.before.is_none() {
             self.log.restart(pending.index, pending.term);
         }
     }
 
-    fn add_entry(&mut self, index: Index, term: Term, position: Position) -> Result<(), Fault> {
-        if let Some(pending) = self
-            .pending
-            .as_mut()
-            .filter(|pending| pending.before.is_none())
-        {
-            if index == pending.index.next() && index > self.log.last().next() {
-                pending.before = Some(self.log.clone());
-                self.log.restart(pending.index, pending.term);
-            } else {
-                self.pending = None;
-            }
+    /// Takes back a snapshot record that the writer did not get to commit: its write was never finished. Either it is
+    /// the last record, or entries that follow it reached the disk while the hard state did not. Answers where the
+    /// log must be cut, since nobody could go on behind such a record.
+    pub(super) fn take_back_unfinished_snapshot(&mut self) -> Option<Position> {
+        let last = self.last;
+        let unfinished =
+            |pending: &Pending| pending.before.is_some() || Some(pending.position) == last;
+        let at = self.pending.iter().position(unfinished)?;
+        let pending = self.pending.drain(at..).next().expect("it is there");
+        if let Some(before) = pending.before {
+            self.log = before;
         }
+        self.checksum = Some(pending.position.checksum);
+        self.snapshots
+            .retain(|snapshot| snapshot.index != pending.index.0);
+        Some(pending.position)
+    }
+
+    /// An entry tells whether the writer went on from a pending snapshot or without it.
+    fn follow_pending(&mut self, index: Index) {
+        if self.pending.iter().any(|pending| pending.before.is_some()) {
+            return;
+        }
+        let ahead = index > self.log.last().next();
+        let followed = self
+            .pending
+            .drain(..)
+            .rfind(|pending| ahead && pending.index.next() == index);
+        if let Some(mut pending) = followed {
+            pending.before = Some(self.log.clone());
+            self.log.restart(pending.index, pending.term);
+            self.pending.push(pending);
+        }
+    }
+
+    fn add_entry(&mut self, index: Index, term: Term, position: Position) -> Result<(), Fault> {
+        self.follow_pending(index);
         let replaced = self.log.term(index).filter(|&replaced| replaced != term);
         if let Some(replaced) = replaced.filter(|_| index.0 <= self.hard_state.commit) {
             return Err(Fault::new(

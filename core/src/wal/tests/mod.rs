@@ -1,7 +1,9 @@
 //! Tests of the log as a whole, over a small hostile disk.
 
 mod crash;
+mod damage;
 mod disk;
+mod etcd;
 mod usage;
 
 use bytes::Bytes;
