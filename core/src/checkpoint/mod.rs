@@ -15,7 +15,7 @@ mod error;
 mod job;
 mod json;
 pub mod schema;
-mod snap;
+pub mod snap;
 mod version;
 
 use bytes::Bytes;

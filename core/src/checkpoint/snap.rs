@@ -24,7 +24,7 @@ use super::json::to_go_json;
 use super::schema::{Contents, MemberRecord};
 
 /// `<term>-<index>.snap`, hexadecimal; note that the log's files name the index last as well, but no term.
-pub(super) fn file_name(contents: &Contents) -> String {
+pub fn file_name(contents: &Contents) -> String {
     format!(
         "{:016x}-{:016x}.snap",
         contents.term.0, contents.consistent_index.0
@@ -32,7 +32,7 @@ pub(super) fn file_name(contents: &Contents) -> String {
 }
 
 /// Whether [`file_name`] makes such a name.
-pub(super) fn is_file_name(name: &str) -> bool {
+pub fn is_file_name(name: &str) -> bool {
     let numbers = name
         .strip_suffix(".snap")
         .and_then(|stem| stem.split_once('-'));
@@ -42,7 +42,7 @@ pub(super) fn is_file_name(name: &str) -> bool {
 }
 
 /// The whole content of the file.
-pub(super) fn encode(contents: &Contents) -> Vec<u8> {
+pub fn encode(contents: &Contents) -> Vec<u8> {
     let json = Bytes::from(to_go_json(&v2_store(contents)));
     let (index, term) = (contents.consistent_index.0, contents.term.0);
     frame(&raftpb::Snapshot::new(
