@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::{BUCKET_HEADER, ELEMENT, FIRST_PAGE, FLAG_BRANCH, FLAG_LEAF, PAGE_HEADER};
+use super::{
+    BUCKET_HEADER, ELEMENT, FIRST_PAGE, FLAG_BRANCH, FLAG_LEAF, KEY_BYTES_MAX, PAGE_HEADER,
+};
 use crate::checkpoint::ImageError;
 
 /// The little-endian number at `at`, which the caller has checked to be inside.
@@ -231,8 +233,12 @@ impl Page {
     }
 
     fn key(&self, at: usize, range: Range<usize>) -> Result<Bytes, ImageError> {
-        if range.is_empty() {
-            return Err(self.place.damaged(at, "an empty key"));
+        if range.is_empty() || range.len() > KEY_BYTES_MAX {
+            let problem = format!(
+                "a key of {} bytes, expected 1 to {KEY_BYTES_MAX}",
+                range.len()
+            );
+            return Err(self.place.damaged(at, problem));
         }
         Ok(self.bytes.slice(range))
     }

@@ -2,8 +2,12 @@
 
 use bytes::Bytes;
 use prost::Message;
+use quorate_proto::authpb::{Role, User};
+use quorate_proto::etcdserverpb::AlarmMember;
+use quorate_proto::leasepb::Lease;
 use serde::de::DeserializeOwned;
 
+use super::encode::hex;
 use super::{
     ConfStateJson, Contents, Downgrade, MemberRecord, REVISION_SEPARATOR, TOMBSTONE, bucket, name,
 };
@@ -51,12 +55,23 @@ pub(in crate::checkpoint) fn read(image: &Image) -> Result<(Contents, Rows), Ima
             bucket::CLUSTER => read_cluster(&bucket, &mut contents)?,
             bucket::ALARM => {
                 contents.alarms = collect(bucket::ALARM, &bucket, |key, _| {
-                    message(bucket::ALARM, key, key)
-                })?
+                    let alarm: AlarmMember = message(bucket::ALARM, key, key)?;
+                    named(bucket::ALARM, key, &alarm.encode_to_vec())?;
+                    Ok(alarm)
+                })?;
             }
-            bucket::AUTH_ROLES => contents.auth.roles = messages(bucket::AUTH_ROLES, &bucket)?,
-            bucket::AUTH_USERS => contents.auth.users = messages(bucket::AUTH_USERS, &bucket)?,
-            bucket::LEASE => contents.leases = messages(bucket::LEASE, &bucket)?,
+            bucket::AUTH_ROLES => {
+                let name = |role: &Role| role.name.to_vec();
+                contents.auth.roles = messages(bucket::AUTH_ROLES, &bucket, name)?;
+            }
+            bucket::AUTH_USERS => {
+                let name = |user: &User| user.name.to_vec();
+                contents.auth.users = messages(bucket::AUTH_USERS, &bucket, name)?;
+            }
+            bucket::LEASE => {
+                let name = |lease: &Lease| lease.id.to_be_bytes().to_vec();
+                contents.leases = messages(bucket::LEASE, &bucket, name)?;
+            }
             bucket::MEMBERS => contents.members = collect(bucket::MEMBERS, &bucket, member)?,
             bucket::MEMBERS_REMOVED => {
                 contents.members_removed = collect(bucket::MEMBERS_REMOVED, &bucket, |key, _| {
@@ -155,30 +170,42 @@ fn compact_revision(key: &[u8], value: &[u8]) -> Result<Revision, ImageError> {
 
 fn member(key: &Bytes, value: &Bytes) -> Result<MemberRecord, ImageError> {
     let member: MemberRecord = json(bucket::MEMBERS, key, value)?;
-    let named = id(bucket::MEMBERS, key)?;
-    if member.id != named {
-        let problem = format!("the member's id is {:x}, expected the key's", member.id.0);
-        return Err(ImageError::record(bucket::MEMBERS, key, problem));
-    }
+    named(bucket::MEMBERS, key, &hex(member.id.0))?;
     Ok(member)
 }
 
 fn id(bucket: &'static str, key: &[u8]) -> Result<MemberId, ImageError> {
-    let text = std::str::from_utf8(key)
-        .ok()
-        .filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let text = std::str::from_utf8(key).ok();
     let number = text.and_then(|text| u64::from_str_radix(text, 16).ok());
-    number
-        .map(MemberId)
-        .ok_or_else(|| ImageError::record(bucket, key, "expected an id in hexadecimal"))
+    let id = number
+        .filter(|id| hex(*id) == key)
+        .ok_or_else(|| ImageError::record(bucket, key, "expected an id in hexadecimal"))?;
+    Ok(MemberId(id))
 }
 
-/// All pairs of a bucket as messages of their values.
+/// All pairs of a bucket as messages of their values; each must say its own name.
 fn messages<M: Message + Default>(
-    name: &'static str,
+    bucket_name: &'static str,
     bucket: &Bucket,
+    name: impl Fn(&M) -> Vec<u8>,
 ) -> Result<Vec<M>, ImageError> {
-    collect(name, bucket, |key, value| message(name, key, value))
+    collect(bucket_name, bucket, |key, value| {
+        let message = message(bucket_name, key, value)?;
+        named(bucket_name, key, &name(&message))?;
+        Ok(message)
+    })
+}
+
+/// A record under another's name could not be written back, and would hide that other one.
+fn named(bucket: &'static str, key: &[u8], name: &[u8]) -> Result<(), ImageError> {
+    if key != name {
+        let problem = format!(
+            "the record belongs to {:?}",
+            name.escape_ascii().to_string()
+        );
+        return Err(ImageError::record(bucket, key, problem));
+    }
+    Ok(())
 }
 
 fn collect<T>(

@@ -147,6 +147,6 @@ fn revision_bytes(main: i64, sub: i64) -> [u8; 17] {
 }
 
 /// Ids in keys are hexadecimal without leading zeros.
-fn hex(id: u64) -> Vec<u8> {
+pub(super) fn hex(id: u64) -> Vec<u8> {
     format!("{id:x}").into_bytes()
 }

@@ -312,6 +312,11 @@ fn records_that_mean_nothing_are_refused_by_name() {
     assert!(refused("members", b"+1", br#"{"id":1}"#));
     assert!(refused("members", b"2", br#"{"id":1}"#));
     assert!(refused("members_removed", b"xyz", b""));
+    assert!(refused("members_removed", b"0a", b""));
+    assert!(refused("lease", b"\0\0\0\0\0\0\0\x02", b"\x08\x01"));
+    assert!(refused("authUsers", b"mallory", b"\x0a\x04root"));
+    assert!(refused("authRoles", b"reader", b"\x0a\x04root"));
+    assert!(refused("alarm", b"\x10\x01\x08\x01", b""));
     assert!(reload(single("unknown", b"key", b"value")).is_ok());
 }
 
