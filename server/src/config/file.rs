@@ -175,7 +175,7 @@ fn add_group(
 ) -> Result<(), ConfigError> {
     let Yaml::Mapping(pairs) = node else {
         let place = if group.is_empty() {
-            "the configuration file"
+            "configuration file"
         } else {
             group
         };
