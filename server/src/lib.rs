@@ -17,6 +17,7 @@ pub mod config;
 )]
 pub mod disk;
 pub mod driver;
+mod gauges;
 pub mod http;
 pub mod io;
 pub mod log;

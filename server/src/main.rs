@@ -43,7 +43,7 @@ fn serve(config: &config::Config, arguments: &[String]) -> ExitCode {
     }
     lines::running(arguments);
     lines::notices(&config.notices);
-    match run::run(config) {
+    match run::run(config, arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             lines::fatal("cannot start", &error);

@@ -30,10 +30,12 @@ use crate::driver::clock::Clock;
 use crate::driver::consensus::{Consensus, Exits};
 use crate::driver::queue::Queue;
 use crate::driver::{checkpointer, log_writer};
+use crate::http::Pages;
 use crate::io::core::{self, CoreParts};
 use crate::io::mailbox::Mailbox;
-use crate::io::{Entry, IoCore, assign, listener};
+use crate::io::{Entry, IoCore, Traffic, assign, listener};
 use crate::log::lines;
+use crate::metrics::{self, Metrics};
 use crate::peer::{PeerParts, PeerThread, Peers};
 use crate::shutdown::{self, Signals};
 use crate::state::{Limits, ServerState};
@@ -88,30 +90,32 @@ impl From<BootstrapError> for StartError {
 
 /// Everything that is bound before the disk is touched.
 struct Listeners {
-    clients: Vec<TcpListener>,
+    /// Each with what it carries and the URL that it was made for.
+    clients: Vec<(TcpListener, Traffic, String)>,
     peers: Vec<TcpListener>,
 }
 
 impl Listeners {
     fn bind(config: &Config) -> Result<Self, StartError> {
-        let mut not_offered = config
-            .listen_client_http_urls
-            .iter()
-            .chain(&config.listen_metrics_urls);
-        if let Some(url) = not_offered.next() {
-            return Err(StartError::NotOffered(url.to_string()));
+        let grpc = if config.listen_client_http_urls.is_empty() {
+            Traffic::GrpcAndHttp
+        } else {
+            Traffic::Grpc
+        };
+        let mut clients = Vec::new();
+        for (urls, traffic) in [
+            (&config.listen_client_urls, grpc),
+            (&config.listen_client_http_urls, Traffic::Http),
+            (&config.listen_metrics_urls, Traffic::Metrics),
+        ] {
+            for url in urls {
+                clients.push((bind(url)?, traffic, url.to_string()));
+            }
         }
+        let peers = config.listen_peer_urls.iter().map(bind);
         Ok(Self {
-            clients: config
-                .listen_client_urls
-                .iter()
-                .map(bind)
-                .collect::<Result<_, _>>()?,
-            peers: config
-                .listen_peer_urls
-                .iter()
-                .map(bind)
-                .collect::<Result<_, _>>()?,
+            clients,
+            peers: peers.collect::<Result<_, _>>()?,
         })
     }
 }
@@ -127,13 +131,13 @@ fn bind(url: &Url) -> Result<TcpListener, StartError> {
 }
 
 /// Runs a member until a signal or its own end.
-pub fn run(config: &Config) -> Result<(), StartError> {
+pub fn run(config: &Config, arguments: &[String]) -> Result<(), StartError> {
     let listeners = Listeners::bind(config)?;
     let disk = open_disk(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(run_on(config, disk, listeners))
+    runtime.block_on(run_on(config, arguments, disk, listeners))
 }
 
 fn open_disk(config: &Config) -> Result<MmapDisk, StartError> {
@@ -166,7 +170,12 @@ fn log_options(config: &Config) -> Result<wal::Options, StartError> {
     })
 }
 
-async fn run_on(config: &Config, disk: MmapDisk, listeners: Listeners) -> Result<(), StartError> {
+async fn run_on(
+    config: &Config,
+    arguments: &[String],
+    disk: MmapDisk,
+    listeners: Listeners,
+) -> Result<(), StartError> {
     let mut signals = Signals::listen()?;
     let log = log_options(config)?;
     let initialized = wal::exists(&disk, &log).map_err(BootstrapError::from)?;
@@ -177,7 +186,7 @@ async fn run_on(config: &Config, disk: MmapDisk, listeners: Listeners) -> Result
     lines::starting_member(metadata.member, metadata.cluster);
 
     let (ended, mut ends) = mpsc::unbounded_channel();
-    let member = Member::start(config, disk, beginning, listeners.peers, &ended)?;
+    let member = Member::start(config, arguments, disk, beginning, listeners.peers, &ended)?;
     let acceptors = tokio::select! {
         () = published(&member.state) => {
             lines::published(metadata.member, metadata.cluster, config);
@@ -218,26 +227,35 @@ async fn published(state: &Arc<ServerState>) {
 fn accept(
     config: &Config,
     member: &Member,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(TcpListener, Traffic, String)>,
 ) -> Result<JoinSet<()>, StartError> {
     let entries: Vec<_> = member.cores.iter().map(IoCore::entry).collect();
     let mut acceptors = JoinSet::new();
     lines::ready_to_serve_client_requests();
-    for listener in listeners {
-        let address = listener.local_addr()?;
+    for (listener, traffic, url) in listeners {
+        let address = listener.local_addr()?.to_string();
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        acceptors.spawn(accept_forever(listener, entries.clone()));
-        lines::serving_clients_insecurely(lines::Traffic::GrpcAndHttp, &address.to_string());
+        acceptors.spawn(accept_forever(listener, traffic, entries.clone()));
+        let carried = match traffic {
+            Traffic::GrpcAndHttp => lines::Traffic::GrpcAndHttp,
+            Traffic::Grpc => lines::Traffic::Grpc,
+            Traffic::Http => lines::Traffic::Http,
+            Traffic::Metrics => {
+                lines::serving_metrics(&url);
+                continue;
+            }
+        };
+        lines::serving_clients_insecurely(carried, &address);
     }
     lines::now_serving(member.state.member, config);
     Ok(acceptors)
 }
 
-async fn accept_forever(listener: tokio::net::TcpListener, entries: Vec<Entry>) {
+async fn accept_forever(listener: tokio::net::TcpListener, traffic: Traffic, entries: Vec<Entry>) {
     loop {
         let accepted = listener.accept().await;
         match accepted.and_then(|(stream, remote)| Ok((stream.into_std()?, remote))) {
-            Ok((stream, remote)) => assign(&entries, stream, remote),
+            Ok((stream, remote)) => assign(&entries, stream, remote, traffic),
             Err(error) => {
                 warn!(error = %error, "cannot accept a client connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -296,6 +314,7 @@ impl Member {
     /// Starts all threads; clients come later.
     fn start(
         config: &Config,
+        arguments: &[String],
         disk: MmapDisk,
         beginning: Beginning<MmapDisk>,
         peer_listeners: Vec<TcpListener>,
@@ -324,12 +343,19 @@ impl Member {
             recovered,
             clock.now(),
         );
+        let metrics = Arc::new(Metrics::new(metrics::Identity {
+            member: metadata.member,
+            gates: config.gates.clone(),
+            extensive: config.metrics_extensive,
+        }));
         let state = Arc::new(ServerState::new(
             metadata.member,
             metadata.cluster,
             limits(config),
             node.view(),
             node.status(),
+            Arc::clone(&metrics),
+            Pages::new(config, Arc::clone(&metrics), arguments.to_vec()),
         ));
         let inbox = Arc::new(Queue::default());
         let parts = CoreParts {
@@ -368,7 +394,7 @@ impl Member {
         let consensus = Consensus::new(node, clock, Arc::clone(&inbox), Arc::clone(&state), exits);
         let log_thread = spawn("log", {
             let (disk, work, inbox) = (disk.clone(), Arc::clone(&log), Arc::clone(&inbox));
-            move || log_writer::run(wal, disk, &work, inbox)
+            move || log_writer::run(wal, disk, &work, inbox, metrics)
         })?;
         let checkpoint_thread = spawn("checkpoints", {
             let (work, inbox, state) = (

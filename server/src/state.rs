@@ -3,8 +3,8 @@
 //! The consensus thread publishes here after each batch, before it releases the batch's answers, so that an answer
 //! never shows a term or a leader older than itself. Everybody else only reads.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quorate_core::mvcc::View;
@@ -12,6 +12,9 @@ use quorate_core::node::Status;
 use quorate_core::types::{ClusterId, MemberId};
 use quorate_proto::etcdserverpb as pb;
 use tokio::sync::watch;
+
+use crate::http::Pages;
+use crate::metrics::Metrics;
 
 /// The bounds that one place decides and every service obeys.
 #[derive(Clone, Debug)]
@@ -82,12 +85,37 @@ pub struct ServerState {
     pub limits: Limits,
     /// Reads the store.
     pub view: View,
+    /// The numbers that this server tells about itself.
+    pub metrics: Arc<Metrics>,
+    /// The plain HTTP pages.
+    pub pages: Pages,
     status: watch::Sender<Arc<Status>>,
     // Copies of the status fields that each response needs, so that it takes no lock.
     term: AtomicU64,
     leader: AtomicU64,
     learner: AtomicBool,
     image_bytes: AtomicI64,
+    /// One entry for each core, written by it.
+    watches: Mutex<Vec<Arc<WatchNumbers>>>,
+}
+
+/// The watches of one core, for metrics.
+#[derive(Debug, Default)]
+pub(crate) struct WatchNumbers {
+    pub(crate) streams: AtomicU64,
+    pub(crate) watchers: AtomicU64,
+    pub(crate) behind: AtomicU64,
+}
+
+/// The watches of all cores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WatchCounts {
+    /// Open streams.
+    pub streams: u64,
+    /// Watches on them.
+    pub watchers: u64,
+    /// Those that are behind.
+    pub behind: u64,
 }
 
 impl ServerState {
@@ -98,17 +126,22 @@ impl ServerState {
         limits: Limits,
         view: View,
         status: Status,
+        metrics: Arc<Metrics>,
+        pages: Pages,
     ) -> Self {
         let state = Self {
             member,
             cluster,
             limits,
             view,
+            metrics,
+            pages,
             status: watch::Sender::new(Arc::new(status.clone())),
             term: AtomicU64::new(0),
             leader: AtomicU64::new(0),
             learner: AtomicBool::new(false),
             image_bytes: AtomicI64::new(0),
+            watches: Mutex::default(),
         };
         state.copy_hot_fields(&status);
         state
@@ -179,6 +212,27 @@ impl ServerState {
     /// Notes the size of a new checkpoint image.
     pub fn set_image_bytes(&self, bytes: i64) {
         self.image_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Where a core that starts shall note its watches.
+    pub(crate) fn watch_numbers(&self) -> Arc<WatchNumbers> {
+        let numbers = Arc::new(WatchNumbers::default());
+        self.watches
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Arc::clone(&numbers));
+        numbers
+    }
+
+    /// The watches of all cores.
+    pub fn watch_counts(&self) -> WatchCounts {
+        let mut counts = WatchCounts::default();
+        for core in &*self.watches.lock().unwrap_or_else(PoisonError::into_inner) {
+            counts.streams += core.streams.load(Ordering::Relaxed);
+            counts.watchers += core.watchers.load(Ordering::Relaxed);
+            counts.behind += core.behind.load(Ordering::Relaxed);
+        }
+        counts
     }
 
     fn copy_hot_fields(&self, status: &Status) {

@@ -1,6 +1,7 @@
 //! The checkpoint thread: writes images while everything else goes on.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use quorate_core::boundary::Input;
 use quorate_core::checkpoint::Job;
@@ -25,8 +26,10 @@ pub(crate) fn run<D: Disk>(
     while work.take(&mut taken, None) {
         for Work(job) in taken.drain(..) {
             let index = job.index();
+            let begun = Instant::now();
             let done = match job.write(&mut disk) {
                 Ok(done) => {
+                    state.metrics.checkpoint.observe(begun.elapsed());
                     info!(
                         index = index.0,
                         bytes = done.bytes,

@@ -15,6 +15,7 @@ use tracing::warn;
 
 use super::queue::Queue;
 use crate::log::lines;
+use crate::metrics::Metrics;
 
 /// Segments that are kept for followers that lag, even if a checkpoint covers them; etcd's `--max-wals`.
 const SEGMENTS_KEPT: usize = 5;
@@ -42,6 +43,7 @@ pub(crate) enum Work {
 struct Writer<D: Disk> {
     wal: Wal<D>,
     inbox: Arc<Queue<Input>>,
+    metrics: Arc<Metrics>,
     orders: Sender<SegmentOrder>,
     segments: Receiver<D::File>,
     /// What one batch answers.
@@ -49,8 +51,13 @@ struct Writer<D: Disk> {
 }
 
 /// Runs until the queue is closed; what was taken by then is durable.
-pub(crate) fn run<D>(wal: Wal<D>, disk: D, work: &Queue<Work>, inbox: Arc<Queue<Input>>)
-where
+pub(crate) fn run<D>(
+    wal: Wal<D>,
+    disk: D,
+    work: &Queue<Work>,
+    inbox: Arc<Queue<Input>>,
+    metrics: Arc<Metrics>,
+) where
     D: Disk + Send + 'static,
     D::File: Send,
 {
@@ -65,6 +72,7 @@ where
     let mut writer = Writer {
         wal,
         inbox,
+        metrics,
         orders,
         segments,
         answers: Vec::new(),
@@ -122,8 +130,12 @@ impl<D: Disk> Writer<D> {
         let Some(last) = last else { return Ok(()) };
         if must_sync {
             let begun = Instant::now();
+            self.wal.flush()?;
+            let flushed = Instant::now();
+            self.metrics.wal_write.observe(flushed - begun);
             self.wal.sync()?;
-            let took = begun.elapsed();
+            let took = flushed.elapsed();
+            self.metrics.wal_fsync.observe(took);
             if took > SLOW_SYNC {
                 lines::slow_fdatasync(took);
             }

@@ -25,9 +25,11 @@ use tokio::sync::watch;
 use tonic::body::Body;
 use tracing::debug;
 
-use super::core;
 use super::socket::Coalesced;
 use super::streams::{Spawner, WithStreams};
+use super::{Traffic, core};
+use crate::gauges::Seen;
+use crate::http::Surface;
 use crate::services::Services;
 
 /// What every HTTP/2 client sends first.
@@ -43,6 +45,7 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 pub(super) async fn serve(
     mut stream: TcpStream,
     remote: SocketAddr,
+    kind: Traffic,
     services: Services,
     closing: watch::Receiver<bool>,
 ) {
@@ -61,9 +64,9 @@ pub(super) async fn serve(
     };
     let io = TokioIo::new(Coalesced::new(stream, read_ahead));
     let result = if is_http2 {
-        serve_http2(io, services, closing).await
+        serve_http2(io, kind, services, closing).await
     } else {
-        serve_http1(io, closing).await
+        serve_http1(io, kind, closing).await
     };
     if let Err(error) = result {
         debug!(remote = %remote, error = %error, "client connection ended");
@@ -89,6 +92,7 @@ async fn sniff(stream: &mut TcpStream) -> std::io::Result<(Bytes, bool)> {
 
 async fn serve_http2(
     io: TokioIo<Coalesced>,
+    kind: Traffic,
     services: Services,
     mut closing: watch::Receiver<bool>,
 ) -> Result<(), hyper::Error> {
@@ -106,7 +110,7 @@ async fn serve_http2(
             io,
             service_fn(move |request| {
                 let services = services.clone();
-                async move { Ok::<_, Infallible>(answer_http2(services, request).await) }
+                async move { Ok::<_, Infallible>(answer_http2(kind, services, request).await) }
             }),
         );
     let mut connection = WithStreams::new(connection, spawner);
@@ -119,22 +123,23 @@ async fn serve_http2(
 }
 
 async fn answer_http2(
+    kind: Traffic,
     services: Services,
     request: http::Request<Incoming>,
 ) -> http::Response<Body> {
     let is_grpc = request
         .headers()
         .get(http::header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-    if is_grpc {
-        services.call(request).await
-    } else {
-        answer_http(request).await
+        .is_some_and(|content| content.as_bytes().starts_with(b"application/grpc"));
+    match kind {
+        Traffic::GrpcAndHttp | Traffic::Grpc if is_grpc => services.call(request).await,
+        _ => answer_http(kind, request).await,
     }
 }
 
 async fn serve_http1(
     io: TokioIo<Coalesced>,
+    kind: Traffic,
     mut closing: watch::Receiver<bool>,
 ) -> Result<(), hyper::Error> {
     let connection = http1::Builder::new()
@@ -142,7 +147,9 @@ async fn serve_http1(
         .header_read_timeout(HEADER_TIMEOUT)
         .serve_connection(
             io,
-            service_fn(|request| async move { Ok::<_, Infallible>(answer_http(request).await) }),
+            service_fn(move |request| async move {
+                Ok::<_, Infallible>(answer_http(kind, request).await)
+            }),
         );
     let mut connection = pin!(connection);
     match select(
@@ -158,11 +165,25 @@ async fn serve_http1(
     connection.await
 }
 
-async fn answer_http(_request: http::Request<Incoming>) -> http::Response<Body> {
-    let _state: Arc<_> = core::state();
-    let mut response = http::Response::new(Body::new(http_body_util::Full::new(
-        Bytes::from_static(b"404 page not found\n"),
-    )));
+async fn answer_http(kind: Traffic, request: http::Request<Incoming>) -> http::Response<Body> {
+    let surface = match kind {
+        Traffic::GrpcAndHttp | Traffic::Http => Surface::Client,
+        Traffic::Metrics => Surface::Metrics,
+        Traffic::Grpc => return not_found(),
+    };
+    let state = core::state();
+    // The pages look at no body.
+    let request = request.map(drop);
+    let answer = state
+        .pages
+        .answer(surface, &request, &Seen(Arc::clone(&state)))
+        .await;
+    answer.map(Body::new)
+}
+
+fn not_found() -> http::Response<Body> {
+    let text = Bytes::from_static(b"404 page not found\n");
+    let mut response = http::Response::new(Body::new(http_body_util::Full::new(text)));
     *response.status_mut() = http::StatusCode::NOT_FOUND;
     response
 }

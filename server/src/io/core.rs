@@ -17,6 +17,7 @@ use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use quorate_core::boundary::{Input, Request, RequestIds, Response};
 use quorate_core::error::RequestError;
@@ -31,6 +32,9 @@ use super::watches::Watches;
 use crate::driver::clock::Clock;
 use crate::driver::queue::Queue;
 use crate::state::ServerState;
+
+/// How old the numbers of watches may be.
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
 thread_local! {
     static CORE: OnceCell<Core> = const { OnceCell::new() };
@@ -86,7 +90,12 @@ pub(crate) fn install(parts: CoreParts) {
         seed: parts.seed,
     };
     let core = Core {
-        watches: RefCell::new(Watches::new(hub, parts.clock, parts.state.view.clone())),
+        watches: RefCell::new(Watches::new(
+            hub,
+            parts.clock,
+            parts.state.view.clone(),
+            parts.state.watch_numbers(),
+        )),
         clock: parts.clock,
         peers: parts.peers,
         requests: RefCell::new(Requests::new(
@@ -213,6 +222,15 @@ pub(crate) async fn tick_forever() {
             core.send();
             core.write();
         });
+    }
+}
+
+/// Keeps the numbers of this core's watches fresh for metrics.
+pub(super) async fn count_forever() {
+    let mut interval = tokio::time::interval(COUNT_INTERVAL);
+    loop {
+        interval.tick().await;
+        with(|core| core.watches.borrow().count());
     }
 }
 

@@ -34,6 +34,20 @@ const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
 struct Accepted {
     stream: std::net::TcpStream,
     remote: SocketAddr,
+    kind: Traffic,
+}
+
+/// What a listener carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// gRPC and the HTTP pages on one port.
+    GrpcAndHttp,
+    /// gRPC alone: there is another port for HTTP.
+    Grpc,
+    /// The HTTP pages alone.
+    Http,
+    /// The pages of `--listen-metrics-urls` alone.
+    Metrics,
 }
 
 /// Where connections enter a core.
@@ -86,14 +100,18 @@ impl IoCore {
 }
 
 /// Gives a connection to the core with the fewest.
-pub fn assign(entries: &[Entry], stream: std::net::TcpStream, remote: SocketAddr) {
+pub fn assign(entries: &[Entry], stream: std::net::TcpStream, remote: SocketAddr, kind: Traffic) {
     let entry = entries
         .iter()
         .min_by_key(|entry| entry.live.load(Ordering::Relaxed))
         .expect("there is a core");
     entry.live.fetch_add(1, Ordering::Relaxed);
     // A core that has ended drops the connection: the server is going down.
-    let _ = entry.connections.send(Accepted { stream, remote });
+    let _ = entry.connections.send(Accepted {
+        stream,
+        remote,
+        kind,
+    });
 }
 
 fn run(
@@ -109,7 +127,9 @@ fn run(
     core::install(parts);
     runtime.block_on(async {
         let tick = tokio::spawn(core::tick_forever());
+        let count = tokio::spawn(core::count_forever());
         carry(accepted, live, closing).await;
+        count.abort();
         tick.abort();
     });
 }
@@ -124,7 +144,11 @@ async fn carry(
     let mut tasks = tokio::task::JoinSet::new();
     let mut closed = closing.clone();
     loop {
-        let Accepted { stream, remote } = tokio::select! {
+        let Accepted {
+            stream,
+            remote,
+            kind,
+        } = tokio::select! {
             accepted = accepted.recv() => match accepted {
                 Some(accepted) => accepted,
                 None => break,
@@ -147,7 +171,7 @@ async fn carry(
         let (services, closing) = (services.clone(), closing.clone());
         tasks.spawn(async move {
             let _live = live;
-            connection::serve(stream, remote, services, closing).await;
+            connection::serve(stream, remote, kind, services, closing).await;
         });
     }
     let ended = async { while tasks.join_next().await.is_some() {} };

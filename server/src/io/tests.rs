@@ -13,10 +13,13 @@ use quorate_proto::etcdserverpb as pb;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::mailbox::{Mailbox, Reply};
-use super::{CoreParts, IoCore, assign, listener};
+use super::{CoreParts, IoCore, Traffic, assign, listener};
+use crate::config::{Outcome, parse};
 use crate::driver::clock::Clock;
 use crate::driver::queue::Queue;
 use crate::driver::tickets::slot_of;
+use crate::http::Pages;
+use crate::metrics::{Identity, Metrics};
 use crate::state::{Limits, ServerState};
 
 const MEMBER: MemberId = MemberId(0x77);
@@ -83,12 +86,22 @@ impl Echo {
     fn start(cores: usize) -> Self {
         assert!(cores.is_power_of_two(), "tickets are dealt by a mask");
         let view = Store::new().view();
+        let Outcome::Run(config) = parse(&[], &[]) else {
+            panic!("the defaults are legal")
+        };
+        let metrics = Arc::new(Metrics::new(Identity {
+            member: MEMBER,
+            gates: config.gates.clone(),
+            extensive: false,
+        }));
         let state = Arc::new(ServerState::new(
             MEMBER,
             ClusterId(0x88),
             Limits::default(),
             view,
             status(),
+            Arc::clone(&metrics),
+            Pages::new(&config, metrics, Vec::new()),
         ));
         let inbox = Arc::new(Queue::default());
         let mailboxes: Vec<_> = (0..cores).map(|_| Arc::new(Mailbox::default())).collect();
@@ -129,7 +142,7 @@ impl Echo {
         let senders: Vec<_> = self.cores.iter().map(IoCore::entry).collect();
         std::thread::spawn(move || {
             while let Ok((stream, remote)) = listener.accept() {
-                assign(&senders, stream, remote);
+                assign(&senders, stream, remote, Traffic::GrpcAndHttp);
             }
         });
         self

@@ -1,6 +1,8 @@
 //! The watch streams of one IO core: the hub, and who waits for it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Waker;
 
 use quorate_core::mvcc::View;
@@ -9,6 +11,7 @@ use quorate_core::watch::{Hub, HubConfig, StreamId};
 use quorate_proto::etcdserverpb as pb;
 
 use crate::driver::clock::Clock;
+use crate::state::WatchNumbers;
 
 /// The hub with its clock, its store and its waiting streams.
 #[derive(Debug)]
@@ -18,20 +21,31 @@ pub(crate) struct Watches {
     view: View,
     /// Who to wake when a stream has something to say.
     waiting: BTreeMap<StreamId, Waker>,
+    /// What metrics see of this core.
+    numbers: Arc<WatchNumbers>,
+    streams: u64,
 }
 
 impl Watches {
-    pub(super) fn new(config: HubConfig, clock: Clock, view: View) -> Self {
+    pub(super) fn new(
+        config: HubConfig,
+        clock: Clock,
+        view: View,
+        numbers: Arc<WatchNumbers>,
+    ) -> Self {
         Self {
             hub: Hub::new(config),
             clock,
             view,
             waiting: BTreeMap::new(),
+            numbers,
+            streams: 0,
         }
     }
 
     /// Opens a stream.
     pub(crate) fn open(&mut self) -> StreamId {
+        self.streams += 1;
         self.hub.open(self.clock.now())
     }
 
@@ -39,6 +53,7 @@ impl Watches {
     pub(crate) fn close(&mut self, id: StreamId) {
         self.waiting.remove(&id);
         self.hub.close(id);
+        self.streams -= 1;
     }
 
     /// Whether the next request of a stream may be handled.
@@ -76,6 +91,16 @@ impl Watches {
                 .into_iter()
                 .filter_map(|id| self.waiting.remove(&id)),
         );
+    }
+
+    /// Brings the numbers that metrics see up to date; looks at every watch.
+    pub(crate) fn count(&self) {
+        let (watchers, behind) = self.hub.watchers();
+        self.numbers.streams.store(self.streams, Ordering::Relaxed);
+        self.numbers
+            .watchers
+            .store(watchers as u64, Ordering::Relaxed);
+        self.numbers.behind.store(behind as u64, Ordering::Relaxed);
     }
 
     /// When the next tick is due although nothing happened.

@@ -1,6 +1,6 @@
 //! The Maintenance service: status, hashes, alarms, leadership.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quorate_core::boundary::{Request as NodeRequest, Response as Answer};
 use quorate_core::error::RequestError;
@@ -51,10 +51,12 @@ impl maintenance_server::Maintenance for Maintenance {
         let revision = Revision(request.into_inner().revision);
         let state = core::state();
         let view = state.view.clone();
+        let begun = Instant::now();
         let hashed = tokio::task::spawn_blocking(move || view.hash_kv(revision))
             .await
             .map_err(|_| Status::internal("quorate: the hash was cut off"))?
             .map_err(|error| status(&error))?;
+        state.metrics.hash_revision.observe(begun.elapsed());
         Ok(Response::new(pb::HashKvResponse {
             header: Some(state.header(0)),
             hash: hashed.hash,

@@ -12,6 +12,7 @@ mod kv;
 mod leader_watch;
 mod lease;
 mod maintenance;
+mod measure;
 mod propose;
 mod range_stream;
 mod watch;
@@ -62,7 +63,15 @@ impl Services {
     }
 
     /// Answers one gRPC call.
-    pub(crate) async fn call(mut self, request: Request<Incoming>) -> Response<Body> {
+    pub(crate) async fn call(self, request: Request<Incoming>) -> Response<Body> {
+        let metrics = Arc::clone(&self.state.metrics);
+        let call = measure::Call::begin(&metrics, request.uri().path(), request.headers());
+        let response = self.route(request).await;
+        call.end(&metrics, &response);
+        response
+    }
+
+    async fn route(mut self, request: Request<Incoming>) -> Response<Body> {
         if let Err(refused) = admission::admit(&self.state, request.uri().path(), request.headers())
         {
             return status(&refused).into_http();

@@ -38,16 +38,22 @@ pub(super) async fn propose_as(
     }
     core::request_as(ticket, Request::Propose(entry))
         .await
-        .map_err(|error| status(&error))
+        .map_err(|error| {
+            if error == RequestError::Timeout {
+                core::with(|core| core.state().metrics.proposals_failed.increment());
+            }
+            status(&error)
+        })
 }
 
 /// Waits until a read of the view sees everything that was committed when this was called.
 pub(super) async fn read_index() -> Result<(), Status> {
-    match core::request(Request::ReadIndex)
-        .await
-        .map_err(|error| status(&error))?
-    {
-        Response::ReadReady => Ok(()),
-        _ => Err(mismatch()),
+    match core::request(Request::ReadIndex).await {
+        Ok(Response::ReadReady) => Ok(()),
+        Ok(_) => Err(mismatch()),
+        Err(error) => {
+            core::with(|core| core.state().metrics.read_indexes_failed.increment());
+            Err(status(&error))
+        }
     }
 }
