@@ -78,8 +78,18 @@ impl Config {
     /// # Errors
     /// With etcd's message when `--initial-cluster` cannot be read.
     pub fn initial_peer_urls(&self) -> Result<BTreeMap<String, Vec<Url>>, ConfigError> {
-        parse_cluster(&self.initial_cluster)
-            .map_err(|reason| ConfigError(format!("error setting up initial cluster: {reason}")))
+        let cluster = parse_cluster(&self.initial_cluster)
+            .map_err(|reason| ConfigError(format!("error setting up initial cluster: {reason}")))?;
+        match cluster
+            .values()
+            .flatten()
+            .find(|url| url.scheme != Scheme::Http)
+        {
+            None => Ok(cluster),
+            Some(url) => Err(ConfigError(format!(
+                "--initial-cluster has {url}: peers are reached by http alone in this version"
+            ))),
+        }
     }
 
     /// Checks that this member may start a new cluster: call it when there is no data and the cluster is new.

@@ -367,21 +367,43 @@ fn check_supported(settings: &Settings, notices: &mut Vec<Notice>) -> Result<(),
         )
         .into());
     }
-    let tls = [
+    let listen = [
         "listen-peer-urls",
         "listen-client-urls",
         "listen-client-http-urls",
         "listen-metrics-urls",
     ];
-    for flag in tls {
-        if let Some(url) = settings.urls(flag).iter().find(|url| url.scheme.is_tls()) {
+    for flag in listen.into_iter().chain(["initial-advertise-peer-urls"]) {
+        let urls = settings.urls(flag);
+        if let Some(url) = urls.iter().find(|url| url.scheme.is_tls()) {
             return Err(format!(
                 "--{flag}={url} needs TLS, which is not supported yet by this version"
             )
             .into());
         }
+        if let Some(url) = urls.iter().find(|url| url.scheme.is_unix()) {
+            return Err(format!(
+                "--{flag}={url} needs Unix sockets, which are not supported yet by this version"
+            )
+            .into());
+        }
     }
     Ok(())
+}
+
+/// etcd keeps so many file descriptors for itself and does not start with fewer.
+const FILE_DESCRIPTORS_RESERVED: u64 = 150;
+
+/// Whether the system lets this process open enough files; nothing is known about some systems.
+pub(super) fn check_file_descriptors(limit: Option<u64>) -> Result<(), ConfigError> {
+    match limit {
+        Some(limit) if limit <= FILE_DESCRIPTORS_RESERVED => Err(format!(
+            "file descriptor limit of etcd process is too low; please set higher (limit {limit}, recommended \
+             {FILE_DESCRIPTORS_RESERVED})"
+        )
+        .into()),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// etcd raises shorter peer timeouts to 5 s, which is the default.

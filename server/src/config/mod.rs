@@ -1,8 +1,8 @@
 //! What the user asked for: etcd's flags, environment variables and configuration file, read and checked.
 //!
 //! Owns the table of flags and the one [`Config`] that comes of it, which holds only plain values that were checked.
-//! Never opens a socket or a data directory; the single look outside is for this machine's address, when a member
-//! listens everywhere and advertises nothing.
+//! Never opens a socket or a data directory; the only looks outside are for this machine's address, when a member
+//! listens everywhere and advertises nothing, and for the limit of open files.
 //!
 //! ```text
 //! arguments ─┐                                   ┌─ Run(Config)      start a member
@@ -215,7 +215,13 @@ pub fn parse(arguments: &[String], environment: &[(String, String)]) -> Outcome 
             return Outcome::Print(version_text());
         }
         CommandLine::Free(free) => Err(refuse(format!("{free:?} is not a valid flag"))),
-        CommandLine::Flags(settings) => run(settings, environment, &mut notices),
+        CommandLine::Flags(settings) => {
+            run(settings, environment, &mut notices).and_then(|config| {
+                let limit = crate::metrics::file_descriptor_limit();
+                checks::check_file_descriptors(limit).map_err(refuse)?;
+                Ok(config)
+            })
+        }
     };
     match result {
         Ok(mut config) => {

@@ -305,7 +305,13 @@ fn what_is_not_there_yet_is_refused_unless_it_asks_for_the_default() {
         error("--listen-peer-urls=https://127.0.0.1:1"),
         "--listen-peer-urls=https://127.0.0.1:1 needs TLS, which is not supported yet by this version"
     );
+    assert_eq!(
+        error("--listen-client-urls=unix:/run/q.sock --advertise-client-urls=http://a:1"),
+        "--listen-client-urls=unix:///run/q.sock needs Unix sockets, which are not supported yet by this version"
+    );
     config("--raft-read-timeout=1s");
+    config("--advertise-client-urls=https://behind.a.proxy:2379");
+    config("--feature-gates=LeaseCheckpoint=true,LeaseCheckpointPersist=true");
 }
 
 #[test]
@@ -486,6 +492,30 @@ fn two_names_of_one_address_are_the_same_place() {
         ])
     });
     assert!(refused.unwrap_err().0.contains("resolved urls"));
+}
+
+#[test]
+fn peers_that_speak_tls_are_refused() {
+    let secure = config(
+        "--name=a --initial-cluster=a=http://a:1,b=https://b:1 --initial-advertise-peer-urls=http://a:1",
+    );
+    let refused = secure.check_bootstrap(|_| panic!("not asked")).unwrap_err();
+    assert_eq!(
+        refused.0,
+        "--initial-cluster has https://b:1: peers are reached by http alone in this version"
+    );
+}
+
+#[test]
+fn too_few_file_descriptors_are_refused() {
+    assert!(
+        checks::check_file_descriptors(Some(150))
+            .unwrap_err()
+            .0
+            .contains("(limit 150,")
+    );
+    assert_eq!(checks::check_file_descriptors(Some(151)), Ok(()));
+    assert_eq!(checks::check_file_descriptors(None), Ok(()));
 }
 
 #[test]
