@@ -32,13 +32,13 @@ impl Hub {
 
     /// Shows live watchers what is new in the store.
     pub(super) fn follow(&mut self, view: &View) {
-        // Pinned before anything is read, so that the next rows cannot go before the next call either.
-        let pin = view.pin_current();
-        let target = pin.revision.0;
-        self.lags = target > self.revision;
-        if !self.lags {
+        if view.revision().0 <= self.revision {
+            self.lags = false;
             return;
         }
+        // Pinned before anything is read, so that what comes after these rows cannot go before the next call.
+        let pin = view.pin_current();
+        let target = pin.revision.0;
         if self.index.is_empty() {
             self.skip_to_present(view);
             self.pin = None;
@@ -56,6 +56,7 @@ impl Hub {
         let compacted = view.compact_revision().0;
         if !pinned && first < compacted {
             self.lose_history(compacted);
+            self.lags = self.revision < view.revision().0;
             return;
         }
         let mut found = Vec::new();

@@ -59,7 +59,7 @@ pub const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Events that may wait for a live watcher; with more it is behind.
 const PENDING_MAX: usize = if cfg!(test) { 4 } else { 256 };
 /// Events that are kept for live watchers that do not read at once.
-const RECENT_BYTES_MAX: usize = if cfg!(test) { 1024 } else { 16 << 20 };
+const RECENT_BYTES_MAX: usize = if cfg!(test) { 2048 } else { 16 << 20 };
 /// Rows that one [`Hub::advance`] looks at before it lets others on.
 const ADVANCE_ROWS_MAX: usize = if cfg!(test) { 8 } else { 16_384 };
 /// Rows that one [`Hub::next`] looks at before it lets others on.

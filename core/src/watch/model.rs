@@ -117,9 +117,11 @@ struct Client {
     canceled: bool,
     /// It has asked for its end: what it has not got yet is dropped.
     ending: bool,
+    /// The revision of the last event that came.
+    delivered: i64,
     /// Nothing up to here may come any more.
     promised: i64,
-    /// The store had this revision when everything had been pulled.
+    /// The store had this revision when everything had been pulled; 0 if it was replaced since.
     drained: i64,
 }
 
@@ -222,6 +224,9 @@ impl World {
             while !store.compact_step(usize::MAX) {}
         }
         self.store.replace(store);
+        for client in self.clients.values_mut() {
+            client.drained = 0;
+        }
     }
 
     fn create(&mut self, create: &Create) {
@@ -269,6 +274,7 @@ impl World {
             created: false,
             canceled: false,
             ending: false,
+            delivered: 0,
             promised: 0,
             drained: 0,
         };
@@ -357,6 +363,10 @@ impl World {
                 .filter(|((of, _), client)| *of == stream && client.created)
             {
                 assert!(client.promised <= revision, "progress never falls");
+                assert!(
+                    client.delivered <= revision,
+                    "progress is not below what came before it"
+                );
                 client.promised = revision;
                 self.facts += 1;
             }
@@ -379,6 +389,10 @@ impl World {
             );
             assert!(self.has_all(&client, revision) && revision >= client.request.start_revision);
             assert!(client.promised <= revision);
+            assert!(
+                client.delivered <= revision,
+                "progress is not below what came before it"
+            );
             client.promised = revision;
         } else {
             self.check_events(&mut client, &response);
@@ -409,9 +423,8 @@ impl World {
             .history
             .iter()
             .filter(|made| made.main > client.drained);
-        let live = client.drained > 0 && client.first > client.drained;
         assert!(
-            !live || since.count() > 3,
+            client.drained == 0 || since.count() > 3,
             "a live watch was cancelled although it read everything"
         );
     }
@@ -429,6 +442,7 @@ impl World {
                 .expect("no event twice");
             let made = &rest[skipped];
             client.seen += skipped + 1;
+            client.delivered = made.main;
             assert_eq!(event.kv.as_ref(), Some(&made.kv));
             assert_eq!(event.r#type == 1, made.kv.create_revision == 0);
             assert!(

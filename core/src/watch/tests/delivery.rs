@@ -199,8 +199,7 @@ fn previous_value_is_absent_for_creations_and_where_it_is_compacted() {
     world.put("a", "4"); // 7
     world.check(expect![[r#"
         0 rev 3 created
-        0 rev 6 | a=2 @4 (was 1 @2) | -a @5 (was 2 @4) | a=3 @6
-        0 rev 7 | a=4 @7 (was 3 @6)"#]]);
+        0 rev 7 | a=2 @4 (was 1 @2) | -a @5 (was 2 @4) | a=3 @6 | a=4 @7 (was 3 @6)"#]]);
 
     world.compact(5);
     world.create(pb::WatchCreateRequest {

@@ -59,10 +59,10 @@ fn progress_stays_between_the_events_before_and_after_it() {
     world.check(expect![[r#"
         0 rev 3 created
         1 rev 3 created
-        0 rev 5 | a=4 @4
+        0 rev 4 | a=4 @4
         1 rev 5 | b=5 @5
         -1 rev 5
-        0 rev 7 | a=6 @6
+        0 rev 6 | a=6 @6
         1 rev 7 | b=7 @7
         -1 rev 7"#]]);
 }
