@@ -13,7 +13,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const MISUSED: u8 = 2;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().collect();
+    // A thread that has panicked leaves a member that only looks alive: the whole process ends instead.
+    std::panic::set_hook(Box::new(|panic| {
+        lines::fatal("panic", panic);
+        eprintln!("{panic}\n{}", std::backtrace::Backtrace::force_capture());
+        std::process::abort();
+    }));
+    let arguments: Vec<String> = std::env::args_os()
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
     let environment: Vec<_> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();

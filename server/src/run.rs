@@ -187,30 +187,33 @@ async fn run_on(
 
     let (ended, mut ends) = mpsc::unbounded_channel();
     let member = Member::start(config, arguments, disk, beginning, listeners.peers, &ended)?;
-    let acceptors = tokio::select! {
-        () = published(&member.state) => {
-            lines::published(metadata.member, metadata.cluster, config);
-            Some(accept(config, &member, listeners.clients)?)
+    let serving = async {
+        published(&member.state).await;
+        lines::published(metadata.member, metadata.cluster, config);
+        let mut acceptors = accept(config, &member, listeners.clients)?;
+        // They never end by themselves.
+        while acceptors.join_next().await.is_some() {}
+        Ok::<_, StartError>(())
+    };
+    let asked = tokio::select! {
+        served = serving => {
+            served?;
+            false
         }
         name = signals.next() => {
             lines::received_signal(name);
-            None
+            true
         }
         reason = ends.recv() => {
             warn!(reason = reason.unwrap_or_default(), "the member has ended");
-            None
+            false
         }
     };
-    if let Some(mut acceptors) = acceptors {
-        tokio::select! {
-            name = signals.next() => lines::received_signal(name),
-            reason = ends.recv() => warn!(reason = reason.unwrap_or_default(), "the member has ended"),
-        }
-        acceptors.abort_all();
-    }
     signals.end_hard();
     lines::closing(config);
-    shutdown::take_leave(&member.state).await;
+    if asked {
+        shutdown::take_leave(&member.state).await;
+    }
     member.close();
     lines::closed(config);
     Ok(())
@@ -349,13 +352,13 @@ impl Member {
             extensive: config.metrics_extensive,
         }));
         let state = Arc::new(ServerState::new(
-            metadata.member,
-            metadata.cluster,
+            metadata,
             limits(config),
             node.view(),
             node.status(),
             Arc::clone(&metrics),
             Pages::new(config, Arc::clone(&metrics), arguments.to_vec()),
+            config.data_dir.join(checkpoint::DATABASE),
         ));
         let inbox = Arc::new(Queue::default());
         let parts = CoreParts {

@@ -3,13 +3,15 @@
 //! The consensus thread publishes here after each batch, before it releases the batch's answers, so that an answer
 //! never shows a term or a leader older than itself. Everybody else only reads.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quorate_core::mvcc::View;
 use quorate_core::node::Status;
 use quorate_core::types::{ClusterId, MemberId};
+use quorate_core::wal::Metadata;
 use quorate_proto::etcdserverpb as pb;
 use tokio::sync::watch;
 
@@ -89,14 +91,25 @@ pub struct ServerState {
     pub metrics: Arc<Metrics>,
     /// The plain HTTP pages.
     pub pages: Pages,
+    /// Where the checkpoint image lies.
+    pub database: PathBuf,
     status: watch::Sender<Arc<Status>>,
     // Copies of the status fields that each response needs, so that it takes no lock.
     term: AtomicU64,
     leader: AtomicU64,
     learner: AtomicBool,
-    image_bytes: AtomicI64,
+    image: Mutex<ImageFacts>,
     /// One entry for each core, written by it.
     watches: Mutex<Vec<Arc<WatchNumbers>>>,
+}
+
+/// What is known of a checkpoint image; all zero before the first one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ImageFacts {
+    /// Its length.
+    pub bytes: u64,
+    /// CRC-32C over its buckets, keys and values.
+    pub hash: u32,
 }
 
 /// The watches of one core, for metrics.
@@ -121,26 +134,27 @@ pub struct WatchCounts {
 impl ServerState {
     /// The state of a member that is about to start.
     pub fn new(
-        member: MemberId,
-        cluster: ClusterId,
+        metadata: Metadata,
         limits: Limits,
         view: View,
         status: Status,
         metrics: Arc<Metrics>,
         pages: Pages,
+        database: PathBuf,
     ) -> Self {
         let state = Self {
-            member,
-            cluster,
+            member: metadata.member,
+            cluster: metadata.cluster,
             limits,
             view,
             metrics,
             pages,
+            database,
             status: watch::Sender::new(Arc::new(status.clone())),
             term: AtomicU64::new(0),
             leader: AtomicU64::new(0),
             learner: AtomicBool::new(false),
-            image_bytes: AtomicI64::new(0),
+            image: Mutex::default(),
             watches: Mutex::default(),
         };
         state.copy_hot_fields(&status);
@@ -204,14 +218,14 @@ impl ServerState {
         *header = Some(self.header(header.as_ref().map_or(0, |header| header.revision)));
     }
 
-    /// The size of the checkpoint image on the disk; 0 before the first one.
-    pub fn image_bytes(&self) -> i64 {
-        self.image_bytes.load(Ordering::Relaxed)
+    /// The newest checkpoint image of this process.
+    pub fn image(&self) -> ImageFacts {
+        *self.image.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes the size of a new checkpoint image.
-    pub fn set_image_bytes(&self, bytes: i64) {
-        self.image_bytes.store(bytes, Ordering::Relaxed);
+    /// Notes a new checkpoint image.
+    pub(crate) fn set_image(&self, image: ImageFacts) {
+        *self.image.lock().unwrap_or_else(PoisonError::into_inner) = image;
     }
 
     /// Where a core that starts shall note its watches.

@@ -9,7 +9,7 @@ use quorate_core::disk::Disk;
 use tracing::{error, info};
 
 use super::queue::Queue;
-use crate::state::ServerState;
+use crate::state::{ImageFacts, ServerState};
 
 /// One image to write.
 #[derive(Debug)]
@@ -36,7 +36,10 @@ pub(crate) fn run<D: Disk>(
                         hash = done.hash,
                         "wrote a checkpoint"
                     );
-                    state.set_image_bytes(i64::try_from(done.bytes).unwrap_or(i64::MAX));
+                    state.set_image(ImageFacts {
+                        bytes: done.bytes,
+                        hash: done.hash,
+                    });
                     true
                 }
                 // The log still holds everything: the member goes on, and tries again later.

@@ -8,6 +8,7 @@ use quorate_core::boundary::{Input, Request, RequestIds, Response};
 use quorate_core::mvcc::Store;
 use quorate_core::node::Status;
 use quorate_core::types::{ClusterId, Index, MemberId, Term};
+use quorate_core::wal::Metadata;
 use quorate_net::grpc::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb as pb;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -95,13 +96,16 @@ impl Echo {
             extensive: false,
         }));
         let state = Arc::new(ServerState::new(
-            MEMBER,
-            ClusterId(0x88),
+            Metadata {
+                member: MEMBER,
+                cluster: ClusterId(0x88),
+            },
             Limits::default(),
             view,
             status(),
             Arc::clone(&metrics),
             Pages::new(&config, metrics, Vec::new()),
+            std::path::PathBuf::new(),
         ));
         let inbox = Arc::new(Queue::default());
         let mailboxes: Vec<_> = (0..cores).map(|_| Arc::new(Mailbox::default())).collect();

@@ -7,11 +7,11 @@ use quorate_core::error::RequestError;
 use quorate_core::types::{MemberId, Revision};
 use quorate_net::grpc::etcdserverpb::maintenance_server;
 use quorate_proto::etcdserverpb as pb;
-use tokio_stream::Once;
 use tonic::{Request, Response, Status, async_trait};
 
+use super::leader_watch::ResponseStream;
 use super::propose::propose;
-use super::{mismatch, not_offered, status};
+use super::{mismatch, not_offered, snapshot, status};
 use crate::config::ETCD_VERSION;
 use crate::io::core;
 use crate::state::ServerState;
@@ -83,23 +83,33 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         _request: Request<pb::HashRequest>,
     ) -> Result<Response<pb::HashResponse>, Status> {
-        Err(not_offered("Hash"))
+        let state = core::state();
+        let begun = Instant::now();
+        snapshot::checkpoint_now(&state).await?;
+        state.metrics.hash.observe(begun.elapsed());
+        Ok(Response::new(pb::HashResponse {
+            header: Some(state.header(0)),
+            hash: state.image().hash,
+        }))
     }
 
+    /// There is nothing to stop the world for: a new image has no free pages.
     async fn defragment(
         &self,
         _request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
-        Err(not_offered("Defragment"))
+        snapshot::checkpoint_now(&core::state()).await?;
+        // etcd sends no header here.
+        Ok(Response::new(pb::DefragmentResponse { header: None }))
     }
 
-    type SnapshotStream = Once<Result<pb::SnapshotResponse, Status>>;
+    type SnapshotStream = ResponseStream<pb::SnapshotResponse>;
 
     async fn snapshot(
         &self,
         _request: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        Err(not_offered("Snapshot"))
+        Ok(Response::new(snapshot::blobs(&core::state()).await?))
     }
 
     async fn downgrade(

@@ -15,6 +15,7 @@ mod maintenance;
 mod measure;
 mod propose;
 mod range_stream;
+mod snapshot;
 mod watch;
 
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! A cluster of one, through its gRPC API and its signals.
 
 use bytes::Bytes;
+use quorate_net::grpc::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use quorate_proto::etcdserverpb::request_op::Request as Operation;
@@ -8,6 +9,7 @@ use quorate_proto::etcdserverpb::response_op::Response as Outcome;
 use quorate_proto::etcdserverpb::watch_request::RequestUnion;
 use tokio_stream::StreamExt as _;
 use tonic::Code;
+use tonic::transport::Channel;
 
 use crate::support::Member;
 
@@ -441,13 +443,117 @@ async fn the_member_lists_itself_and_its_status() {
 #[tokio::test]
 async fn unoffered_calls_say_so() {
     let member = Member::alone();
-    let refused = member
-        .maintenance()
+    let request = pb::DowngradeRequest::default();
+    let refused = member.maintenance().await.downgrade(request).await;
+    assert_eq!(
+        refused.expect_err("it is not offered").code(),
+        Code::Unimplemented
+    );
+}
+
+#[tokio::test]
+async fn a_snapshot_is_the_image_and_its_digest() {
+    let member = Member::alone();
+    member
+        .kv()
         .await
+        .put(put("k", "v"))
+        .await
+        .expect("it is legal");
+    let mut maintenance = member.maintenance().await;
+    let stream = maintenance
+        .snapshot(pb::SnapshotRequest {})
+        .await
+        .expect("it is legal");
+    let blobs: Vec<_> = stream.into_inner().collect().await;
+    let blobs: Vec<_> = blobs
+        .into_iter()
+        .map(|blob| blob.expect("no error"))
+        .collect();
+    let (last, image) = blobs.split_last().expect("there is a digest at least");
+    let bytes: Vec<u8> = image
+        .iter()
+        .flat_map(|blob| blob.blob.iter().copied())
+        .collect();
+    let on_disk = std::fs::read(member.data_dir().join("member/snap/db")).expect("it was written");
+    assert!(
+        bytes == on_disk,
+        "{} bytes sent, {} on the disk",
+        bytes.len(),
+        on_disk.len()
+    );
+    assert_eq!((last.remaining_bytes, last.blob.len()), (0, 32));
+    assert_eq!(
+        image[0].remaining_bytes as usize,
+        bytes.len() - image[0].blob.len()
+    );
+
+    let hash = async |mut client: MaintenanceClient<Channel>| {
+        client
+            .hash(pb::HashRequest {})
+            .await
+            .expect("it is legal")
+            .into_inner()
+            .hash
+    };
+    let before = hash(maintenance.clone()).await;
+    assert_eq!(hash(maintenance.clone()).await, before);
+    member
+        .kv()
+        .await
+        .put(put("k", "w"))
+        .await
+        .expect("it is legal");
+    assert_ne!(hash(maintenance.clone()).await, before);
+    maintenance
         .defragment(pb::DefragmentRequest {})
         .await
-        .expect_err("it is not offered");
-    assert_eq!(refused.code(), Code::Unimplemented);
+        .expect("it is legal");
+}
+
+#[tokio::test]
+async fn range_chunks_merge_into_the_range() {
+    let member = Member::alone();
+    let mut kv = member.kv().await;
+    for number in 0..57 {
+        let put = pb::PutRequest {
+            key: format!("k{number:02}").into(),
+            ..Default::default()
+        };
+        kv.put(put).await.expect("it is legal");
+    }
+    let all = pb::RangeRequest {
+        range_end: Bytes::from_static(b"l"),
+        ..get("k")
+    };
+    for limit in [0, 1, 10, 33, 57, 99] {
+        let range = pb::RangeRequest {
+            limit,
+            ..all.clone()
+        };
+        let whole = kv
+            .range(range.clone())
+            .await
+            .expect("it is legal")
+            .into_inner();
+        let stream = kv
+            .range_stream(range)
+            .await
+            .expect("it is legal")
+            .into_inner();
+        let chunks: Vec<_> = stream.collect().await;
+        let mut merged = pb::RangeResponse::default();
+        for chunk in chunks {
+            let chunk = chunk
+                .expect("no error")
+                .range_response
+                .expect("a chunk holds a range");
+            assert!(merged.header.is_none(), "the header is in the last chunk");
+            merged.kvs.extend(chunk.kvs);
+            (merged.header, merged.more, merged.count) = (chunk.header, chunk.more, chunk.count);
+        }
+        assert_eq!(merged, whole, "limit {limit}");
+    }
 }
 
 #[tokio::test]
