@@ -98,10 +98,6 @@ async fn measure_all(options: &Options, directory: &Path) -> Result<Vec<Row>, St
     let mut ours = start("quorate", &options.ours, directory, options.members).await?;
     let mut etcd = start("etcd", &options.etcd, directory, options.members).await?;
     let mut rows = Vec::new();
-    for in_flight in [1, 64, 256, 1000] {
-        compare(options, &ours, &etcd, Work::Put, in_flight, &mut rows).await?;
-    }
-    compare_ordinary(options, &ours, &etcd, Work::Put, &mut rows).await?;
     let fill = [fill(options, &ours)?, fill(options, &etcd)?];
     rows.push(row(
         format!("load of {} keys", options.keys),
@@ -126,6 +122,10 @@ async fn measure_all(options: &Options, directory: &Path) -> Result<Vec<Row>, St
         restart[1],
         false,
     ));
+    for in_flight in [1, 64, 256, 1000] {
+        compare(options, &ours, &etcd, Work::Put, in_flight, &mut rows).await?;
+    }
+    compare_ordinary(options, &ours, &etcd, Work::Put, &mut rows).await?;
     Ok(rows)
 }
 

@@ -81,8 +81,7 @@ impl Work {
                     random.random_range(0..keys.saturating_sub(limit.unsigned_abs()).max(1));
                 let range = pb::RangeRequest {
                     key: key_bytes(first),
-                    range_end: Bytes::from_static(b"\0"),
-                    limit,
+                    range_end: key_bytes(first + limit.unsigned_abs()),
                     ..Default::default()
                 };
                 range.encode(out).expect("a buffer grows");
