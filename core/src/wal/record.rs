@@ -482,6 +482,13 @@ mod tests {
                 data: None,
             });
             encoder.entry(&Entry::normal(term, 2 * term + 1, Bytes::from_static(b"x")));
+            // As etcd 3.6 writes the entry that begins a term.
+            encoder.entry(&Entry {
+                r#type: Some(0),
+                term,
+                index: 2 * term,
+                data: None,
+            });
             encoder.hard_state(&HardState {
                 term,
                 vote: MEMBER,

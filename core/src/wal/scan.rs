@@ -104,7 +104,7 @@ impl Scan {
                     false,
                 ),
             };
-            if !(looks_torn && is_last && frames >= HEAD_FRAMES) {
+            if !(looks_torn && frames >= HEAD_FRAMES) {
                 return Err(damage(offset, fault));
             }
             break Some(fault);

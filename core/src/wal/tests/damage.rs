@@ -114,6 +114,21 @@ fn no_lost_sector_loses_synced_entries_in_silence() {
 }
 
 #[test]
+fn a_flipped_bit_is_no_tear_even_in_the_last_batch() {
+    let log = written(4096, 1, &[b'x'; 900]);
+    let (path, good) = log.files.last().unwrap();
+    let start = log.last_batch.0 + 200; // In the payload of the batch's first entry.
+    for at in start..start + 600 {
+        let mut bytes = good.clone();
+        bytes[at] ^= 4;
+        let Err(WalError::Damaged(damage)) = log.recover_with(0, &bytes) else {
+            panic!("{at} of {path}")
+        };
+        assert!(damage.expected.starts_with("checksum"), "{damage}");
+    }
+}
+
+#[test]
 fn a_cut_file_is_refused_unless_it_is_the_last() {
     let log = written(2048, 3, &[b'x'; 300]);
     for at in 0..log.files.len() {

@@ -37,6 +37,8 @@ struct Directory {
     names: BTreeMap<String, usize>,
     /// All versions since the last sync, oldest (the synced one) first, the present one excluded.
     before: Vec<BTreeMap<String, usize>>,
+    /// What was removed since the last sync. Each may come back, whatever else does.
+    removed: Vec<(String, usize)>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -105,7 +107,13 @@ impl State {
         directory.before.push(directory.names.clone());
         match node {
             Some(node) => directory.names.insert(name.to_owned(), node),
-            None => directory.names.remove(name),
+            None => {
+                let node = directory.names.remove(name);
+                directory
+                    .removed
+                    .extend(node.map(|node| (name.to_owned(), node)));
+                node
+            }
         };
         Ok(())
     }
@@ -202,9 +210,15 @@ impl Node {
 impl Directory {
     fn after_power_loss(&self, random: &mut Random) -> Self {
         let version = random.below(self.before.len() + 1);
+        let mut names = self.before.get(version).unwrap_or(&self.names).clone();
+        for (name, node) in &self.removed {
+            if random.below(2) == 0 {
+                names.entry(name.clone()).or_insert(*node);
+            }
+        }
         Self {
-            names: self.before.get(version).unwrap_or(&self.names).clone(),
-            before: Vec::new(),
+            names,
+            ..Self::default()
         }
     }
 }
@@ -343,6 +357,7 @@ impl Disk for TestDisk {
             .directory(directory)
             .ok_or_else(|| error("sync", directory, DiskErrorKind::NotFound))?;
         directory.before.clear();
+        directory.removed.clear();
         Ok(())
     }
 }

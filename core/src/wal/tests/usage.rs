@@ -284,6 +284,27 @@ fn a_snapshot_ahead_of_the_log_restarts_it() {
 }
 
 #[test]
+fn a_snapshot_ahead_of_the_log_holds_even_without_a_hard_state() {
+    let disk = TestDisk::default();
+    let mut wal = create(&disk, 4096);
+    wal.append(&write(vec![entry(3, 1, b"a")], Some(state(3, 1))))
+        .unwrap();
+    wal.append(&Write {
+        snapshot: Some(snapshot(90, 3)),
+        ..write(vec![], None)
+    })
+    .unwrap();
+    wal.sync().unwrap();
+    drop(wal);
+    let recovered = reopen(&disk, 4096).unwrap();
+    assert_eq!(recovered.snapshots.last().unwrap(), &snapshot(90, 3));
+    assert_eq!(
+        (recovered.hard_state, recovered.wal.last_index()),
+        (state(3, 90), Index(90))
+    );
+}
+
+#[test]
 fn a_failure_is_final_and_repeats_itself() {
     for operation in ["write", "sync"] {
         let disk = TestDisk::default();
