@@ -321,28 +321,26 @@ impl Lessor {
     pub fn promote(&mut self, now: Time, extend: Duration) {
         let ttl_min = self.config.ttl_min;
         let base = now.after(extend);
-        let mut expiries = Vec::with_capacity(self.leases.len());
-        for (id, lease) in &mut self.leases {
-            lease.expiry = base.after(seconds(lease.left_at_promotion(ttl_min)));
-            lease.checkpoint_at = Time::NEVER;
-            lease.noting = false;
-            expiries.push((lease.expiry, *id));
-        }
+        let row = |(id, lease): (&LeaseId, &Lease)| {
+            (base.after(seconds(lease.left_at_promotion(ttl_min))), *id)
+        };
+        let mut expiries: Vec<_> = self.leases.iter().map(row).collect();
         expiries.sort_unstable();
-        if spread(&mut expiries) {
-            for (expiry, id) in &expiries {
-                self.leases.get_mut(id).expect("it was just listed").expiry = *expiry;
-            }
-        }
-        let mut schedule = Schedule::new(now, expiries);
-        if self.config.checkpoint {
-            let at = now.after(CHECKPOINT_INTERVAL);
-            for (id, lease) in &mut self.leases {
-                if seconds(lease.left_at_promotion(ttl_min)) > CHECKPOINT_INTERVAL {
-                    lease.checkpoint_at = at;
-                    schedule.move_checkpoint(*id, Time::NEVER, at);
-                }
-            }
+        spread(&mut expiries);
+        let mut schedule = Schedule::new(now, &expiries);
+        // By id again, to go through the leases side by side: a million look-ups would take longer than an election.
+        expiries.sort_unstable_by_key(|(_, id)| *id);
+        for ((id, lease), (expiry, _)) in self.leases.iter_mut().zip(expiries) {
+            let noted = self.config.checkpoint
+                && seconds(lease.left_at_promotion(ttl_min)) > CHECKPOINT_INTERVAL;
+            lease.expiry = expiry;
+            lease.noting = false;
+            lease.checkpoint_at = if noted {
+                now.after(CHECKPOINT_INTERVAL)
+            } else {
+                Time::NEVER
+            };
+            schedule.move_checkpoint(*id, Time::NEVER, lease.checkpoint_at);
         }
         self.schedule = Some(schedule);
     }
@@ -460,19 +458,14 @@ impl Lease {
 }
 
 /// Delays expiries (which are sorted) so that no more than [`EXPIRIES_PER_SECOND`] fall into any second: many leases
-/// of one TTL would otherwise pile up a TTL after each election. Answers whether anything was delayed.
-fn spread(expiries: &mut [(Time, LeaseId)]) -> bool {
-    let mut delayed = false;
+/// of one TTL would otherwise pile up a TTL after each election.
+fn spread(expiries: &mut [(Time, LeaseId)]) {
     for at in EXPIRIES_PER_SECOND..expiries.len() {
         let earliest = expiries[at - EXPIRIES_PER_SECOND]
             .0
             .after(Duration::from_secs(1));
-        if expiries[at].0 < earliest {
-            expiries[at].0 = earliest;
-            delayed = true;
-        }
+        expiries[at].0 = expiries[at].0.max(earliest);
     }
-    delayed
 }
 
 /// The run of the attachments that belongs to a lease: they are ordered by lease, then by key.

@@ -24,9 +24,9 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    pub(super) fn new(now: Time, expiries: Vec<(Time, LeaseId)>) -> Self {
+    pub(super) fn new(now: Time, expiries: &[(Time, LeaseId)]) -> Self {
         Self {
-            expiries: expiries.into_iter().collect(),
+            expiries: expiries.iter().copied().collect(),
             revoking: BTreeMap::new(),
             window_end: now,
             window_left: REVOKES_PER_WINDOW,
