@@ -62,7 +62,7 @@ pub(super) async fn serve(
         }
         Err(_) => return,
     };
-    let io = TokioIo::new(Coalesced::new(stream, read_ahead));
+    let io = TokioIo::new(Coalesced::new(stream, read_ahead, is_http2));
     let result = if is_http2 {
         serve_http2(io, kind, services, closing).await
     } else {

@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::core;
+use crate::metrics::{CoreMetrics, Counter};
 
 /// A writer with this much waiting must wait itself.
 const WAITING_BYTES_MAX: usize = 256 * 1024;
@@ -124,10 +125,12 @@ pub(super) struct Coalesced {
     socket: Arc<Socket>,
     /// Bytes read ahead, to tell HTTP/2 from HTTP/1.
     read_ahead: Bytes,
+    /// Whether its bytes are those of a gRPC client, which are counted.
+    is_grpc: bool,
 }
 
 impl Coalesced {
-    pub(super) fn new(stream: TcpStream, read_ahead: Bytes) -> Self {
+    pub(super) fn new(stream: TcpStream, read_ahead: Bytes, is_grpc: bool) -> Self {
         let socket = Socket {
             stream,
             outgoing: Mutex::new(Outgoing::default()),
@@ -135,6 +138,14 @@ impl Coalesced {
         Self {
             socket: Arc::new(socket),
             read_ahead,
+            is_grpc,
+        }
+    }
+
+    /// Counts what came from the client, or goes to it.
+    fn count(&self, counter: impl Fn(&CoreMetrics) -> &Counter, bytes: usize) {
+        if self.is_grpc {
+            core::with(|core| counter(core.state().metrics.core()).add(bytes as u64));
         }
     }
 
@@ -154,6 +165,7 @@ impl Coalesced {
             outgoing.waiting.extend_from_slice(slice);
             appended += slice.len();
         }
+        self.count(|core| &core.client_sent_bytes, appended);
         if appended > 0 && !mem::replace(&mut outgoing.scheduled, true) {
             drop(outgoing);
             core::with(|core| core.schedule_write(Arc::clone(&self.socket)));
@@ -171,6 +183,7 @@ impl AsyncRead for Coalesced {
         if !self.read_ahead.is_empty() {
             let length = self.read_ahead.len().min(into.remaining());
             into.put_slice(&self.read_ahead.split_to(length));
+            self.count(|core| &core.client_received_bytes, length);
             return Poll::Ready(Ok(()));
         }
         loop {
@@ -182,6 +195,7 @@ impl AsyncRead for Coalesced {
             match self.socket.stream.try_read(into.initialize_unfilled()) {
                 Ok(length) => {
                     into.advance(length);
+                    self.count(|core| &core.client_received_bytes, length);
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

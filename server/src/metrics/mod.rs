@@ -80,8 +80,6 @@ pub struct Metrics {
     pub wal_fsync: Histogram,
     /// How long writes to the log took, without their sync.
     pub wal_write: Histogram,
-    /// Bytes written to the log.
-    pub wal_write_bytes: Counter,
     /// How long checkpoints took; what etcd calls a commit of its backend.
     pub checkpoint: Histogram,
 
@@ -203,7 +201,6 @@ impl Metrics {
             identity,
             wal_fsync: Histogram::new(FROM_1_MS),
             wal_write: Histogram::new(FROM_1_MS),
-            wal_write_bytes: Counter::default(),
             checkpoint: Histogram::new(FROM_1_MS),
             proposals_failed: Counter::default(),
             read_indexes_failed: Counter::default(),

@@ -62,9 +62,9 @@ pub(super) const FROM_100_US: Buckets = Buckets {
 /// The numbers that the threads of one IO core write.
 #[derive(Debug)]
 pub struct CoreMetrics {
-    /// Bytes of gRPC messages from clients.
+    /// Bytes from gRPC clients, frames included.
     pub client_received_bytes: Counter,
-    /// Bytes of gRPC messages to clients.
+    /// Bytes to gRPC clients, frames included.
     pub client_sent_bytes: Counter,
     /// Ranges that were read, those of transactions included.
     pub ranges: Counter,

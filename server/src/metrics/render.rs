@@ -267,12 +267,6 @@ impl Metrics {
         for (name, help, histogram) in histograms {
             out.histogram(name, help, &[], &histogram.snapshot());
         }
-        let bytes = self.wal_write_bytes.value() as f64;
-        out.gauge(
-            "etcd_disk_wal_write_bytes_total",
-            "Bytes written to the log.",
-            bytes,
-        );
     }
 
     fn write_store(&self, gauges: &Gauges, out: &mut Exposition) {

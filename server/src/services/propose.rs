@@ -52,7 +52,14 @@ pub(super) async fn read_index() -> Result<(), Status> {
         Ok(Response::ReadReady) => Ok(()),
         Ok(_) => Err(mismatch()),
         Err(error) => {
-            core::with(|core| core.state().metrics.read_indexes_failed.increment());
+            core::with(|core| {
+                let metrics = &core.state().metrics;
+                let counter = match error {
+                    RequestError::Timeout => &metrics.read_indexes_slow,
+                    _ => &metrics.read_indexes_failed,
+                };
+                counter.increment();
+            });
             Err(status(&error))
         }
     }
