@@ -385,6 +385,13 @@ impl Member {
             .map(|number| IoCore::start(number, dealer.deal()))
             .collect::<std::io::Result<Vec<_>>>()?;
 
+        // A follower that lags is served from the log alone: no snapshot can be sent to it, so its peers keep all.
+        let has_peers = state.status().members.len() > 1;
+        let segments_kept = if has_peers {
+            usize::MAX
+        } else {
+            log_writer::SEGMENTS_KEPT
+        };
         let log = Arc::new(Queue::default());
         let checkpoints = Arc::new(Queue::default());
         let exits = Exits {
@@ -397,7 +404,7 @@ impl Member {
         let consensus = Consensus::new(node, clock, Arc::clone(&inbox), Arc::clone(&state), exits);
         let log_thread = spawn("log", {
             let (disk, work, inbox) = (disk.clone(), Arc::clone(&log), Arc::clone(&inbox));
-            move || log_writer::run(wal, disk, &work, inbox, metrics)
+            move || log_writer::run(wal, disk, &work, inbox, metrics, segments_kept)
         })?;
         let checkpoint_thread = spawn("checkpoints", {
             let (work, inbox, state) = (

@@ -161,6 +161,18 @@ impl Log {
         std::mem::take(&mut *self.wanted.borrow_mut())
     }
 
+    /// The disk has lost what is older than the window: a follower that needs it needs a snapshot.
+    pub(super) fn lose_older(&mut self) {
+        if self.first < self.window_first {
+            self.base_term = Storage::term(self, self.window_first - 1).expect("in the log");
+            self.first = self.window_first;
+            let run = self
+                .terms
+                .partition_point(|&(first, _)| first <= self.first);
+            self.terms.drain(..run.saturating_sub(1));
+        }
+    }
+
     /// Takes entries that were read from the disk.
     pub(super) fn supply(&mut self, entries: Vec<Entry>) {
         self.reading.set(false);
@@ -346,6 +358,19 @@ mod tests {
         log.supply((5..=15).map(|index| entry(index, 1)).collect());
         assert_eq!(read(&log, 5, 21).unwrap(), (5..=15).collect::<Vec<_>>());
         assert_eq!(read(&log, 16, 21).unwrap(), (16..=20).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_the_disk_has_lost_counts_as_compacted() {
+        let mut log = log(1..=35);
+        log.shrink(25, 0);
+        log.lose_older();
+        assert_eq!(log.first_index().unwrap(), 26);
+        assert_eq!(log.term(25).unwrap(), 3);
+        assert_eq!(log.term(30).unwrap(), 4);
+        assert!(log.term(24).is_err());
+        let read = log.entries(10, 36, None, GetEntriesContext::empty(true));
+        assert_eq!(read.unwrap_err(), Error::Store(StorageError::Compacted));
     }
 
     #[test]

@@ -481,6 +481,9 @@ impl Consensus {
         // A term that differs would mean that the entries were overwritten meanwhile: those are not this log's.
         converted
             .retain(|entry| raft::Storage::term(self.raw.store(), entry.index) == Ok(entry.term));
+        if converted.is_empty() {
+            self.raw.mut_store().lose_older();
+        }
         self.raw.mut_store().supply(converted);
         if let Some(context) = self.fetch.take() {
             self.raw.on_entries_fetched(context);

@@ -17,8 +17,8 @@ use super::queue::Queue;
 use crate::log::lines;
 use crate::metrics::Metrics;
 
-/// Segments that are kept for followers that lag, even if a checkpoint covers them; etcd's `--max-wals`.
-const SEGMENTS_KEPT: usize = 5;
+/// Segments of a single member that are kept although a checkpoint covers them; etcd's `--max-wals`.
+pub(crate) const SEGMENTS_KEPT: usize = 5;
 
 /// A sync that takes longer is worth a line.
 const SLOW_SYNC: Duration = Duration::from_secs(1);
@@ -44,6 +44,8 @@ struct Writer<D: Disk> {
     wal: Wal<D>,
     inbox: Arc<Queue<Input>>,
     metrics: Arc<Metrics>,
+    /// Segments that a purge leaves.
+    segments_kept: usize,
     orders: Sender<SegmentOrder>,
     segments: Receiver<D::File>,
     /// What one batch answers.
@@ -57,6 +59,7 @@ pub(crate) fn run<D>(
     work: &Queue<Work>,
     inbox: Arc<Queue<Input>>,
     metrics: Arc<Metrics>,
+    segments_kept: usize,
 ) where
     D: Disk + Send + 'static,
     D::File: Send,
@@ -73,6 +76,7 @@ pub(crate) fn run<D>(
         wal,
         inbox,
         metrics,
+        segments_kept,
         orders,
         segments,
         answers: Vec::new(),
@@ -144,7 +148,7 @@ impl<D: Disk> Writer<D> {
         }
         self.answers.push(Input::Written(last));
         if let Some(index) = checkpoint {
-            self.wal.purge_before(index, SEGMENTS_KEPT)?;
+            self.wal.purge_before(index, self.segments_kept)?;
         }
         Ok(())
     }
