@@ -18,6 +18,9 @@ use crate::types::Index;
 /// Where the files of a checkpoint are.
 pub const DIRECTORY: &str = "member/snap";
 
+/// Where that directory has its name, which must be durable, too.
+const PARENT: &str = "member";
+
 /// The image.
 pub const DATABASE: &str = "member/snap/db";
 
@@ -113,6 +116,7 @@ pub(super) fn write_checkpoint<D: Disk>(
     rows: impl Iterator<Item = Result<Row, CheckpointError>>,
 ) -> Result<CheckpointDone, CheckpointError> {
     disk.make_directory(DIRECTORY)?;
+    disk.sync_directory(PARENT)?;
     remove_stale(disk)?;
     let file = disk.create(DATABASE_NEXT, 0)?;
     let (mut file, Written { bytes, hash, .. }) = schema::write(file, contents, rows)?;

@@ -137,7 +137,9 @@ impl Consensus {
             check_quorum: true,
             pre_vote: config.pre_vote,
             read_only_option: ReadOnlyOption::Safe,
-            batch_append: true,
+            // raft-rs joins an append for entries that were rejected to an empty one for a later place: the follower then
+            // acknowledges entries that it does not have (docs/bugs.md, Q1). Proposals come in batches anyway.
+            batch_append: false,
             max_uncommitted_size: raft::NO_LIMIT,
             max_committed_size_per_ready: COMMITTED_BYTES_PER_STEP_MAX,
             ..raft::Config::default()
