@@ -82,6 +82,8 @@ pub(crate) async fn run(options: Options) -> Result<bool, String> {
                 run.let_watchers_catch_up().await;
                 run.compare_watches(number).await;
             }
+            // etcd may drop what it has not sent yet when a watcher is cancelled.
+            Operation::WatchCancel(_) => run.compare_watches(number).await,
             Operation::WatchCreate(create) if create.start_revision > 0 => {
                 run.past_watch = Some(Instant::now())
             }
