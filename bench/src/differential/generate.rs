@@ -60,6 +60,9 @@ impl Operation {
 pub(super) struct Generator {
     random: SmallRng,
     next_watch: i64,
+    /// Whether the transaction being made deletes. One that deletes a key and then puts it with `ignore_value` or
+    /// `ignore_lease` makes etcd 3.7.1 panic, so each transaction does one of the two.
+    txn_deletes: bool,
 }
 
 const PARTS: [&[u8]; 6] = [b"a", b"b", b"c", b"\x00", b"\xff", b"zz"];
@@ -71,6 +74,7 @@ impl Generator {
         Self {
             random: SmallRng::seed_from_u64(seed),
             next_watch: 1,
+            txn_deletes: false,
         }
     }
 
@@ -87,7 +91,10 @@ impl Generator {
             0..300 => Operation::Put(self.put(true)),
             300..520 => Operation::Range(self.range(known, false)),
             520..620 => Operation::DeleteRange(self.delete_range()),
-            620..820 => Operation::Txn(self.txn(known, 0)),
+            620..820 => {
+                self.txn_deletes = self.chance(60);
+                Operation::Txn(self.txn(known, 0))
+            }
             820..830 => Operation::Compact(self.compaction(known)),
             830..870 => Operation::LeaseGrant(pb::LeaseGrantRequest {
                 id: self.lease(),
@@ -158,8 +165,9 @@ impl Generator {
     }
 
     fn put(&mut self, alone: bool) -> pb::PutRequest {
-        let ignore_value = self.chance(if alone { 6 } else { 2 });
-        let ignore_lease = self.chance(if alone { 6 } else { 2 });
+        let may_ignore = alone || !self.txn_deletes;
+        let ignore_value = may_ignore && self.chance(6);
+        let ignore_lease = may_ignore && self.chance(6);
         let value_length = if self.chance(2) {
             5000
         } else {
@@ -310,7 +318,7 @@ impl Generator {
         Some(match self.random.random_range(0..100) {
             0..35 => Request::RequestRange(self.range(known, true)),
             35..75 => Request::RequestPut(self.put(false)),
-            75..88 => Request::RequestDeleteRange(self.delete_range()),
+            75..88 if self.txn_deletes => Request::RequestDeleteRange(self.delete_range()),
             88 if self.chance(20) => return None,
             _ if depth < 2 => Request::RequestTxn(self.txn(known, depth + 1)),
             _ => Request::RequestPut(self.put(false)),
