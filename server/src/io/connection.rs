@@ -9,7 +9,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,13 +30,16 @@ use super::streams::{Spawner, WithStreams};
 use super::{Traffic, core};
 use crate::gauges::Seen;
 use crate::http::Surface;
-use crate::services::Services;
+use crate::services::{Answering, Services};
 
 /// What every HTTP/2 client sends first.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A client must say something within this time, as in etcd 3.7.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// A page that is being made.
+type Page = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
 
 /// As good as forever, and still a time that can be added to now.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -46,7 +49,7 @@ pub(super) async fn serve(
     mut stream: TcpStream,
     remote: SocketAddr,
     kind: Traffic,
-    services: Services,
+    services: Arc<Services>,
     closing: watch::Receiver<bool>,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
@@ -93,7 +96,7 @@ async fn sniff(stream: &mut TcpStream) -> std::io::Result<(Bytes, bool)> {
 async fn serve_http2(
     io: TokioIo<Coalesced>,
     kind: Traffic,
-    services: Services,
+    services: Arc<Services>,
     mut closing: watch::Receiver<bool>,
 ) -> Result<(), hyper::Error> {
     let state = core::state();
@@ -108,10 +111,7 @@ async fn serve_http2(
         .keep_alive_timeout(limits.keepalive_timeout.unwrap_or(FOREVER))
         .serve_connection(
             io,
-            service_fn(move |request| {
-                let services = services.clone();
-                async move { Ok::<_, Infallible>(answer_http2(kind, services, request).await) }
-            }),
+            service_fn(move |request| answer_http2(kind, &services, request)),
         );
     let mut connection = WithStreams::new(connection, spawner);
     match select(&mut connection, pin!(closing.wait_for(|closing| *closing))).await {
@@ -122,18 +122,21 @@ async fn serve_http2(
     connection.await
 }
 
-async fn answer_http2(
+/// gRPC goes to the services, anything else to the pages.
+fn answer_http2(
     kind: Traffic,
-    services: Services,
+    services: &Arc<Services>,
     request: http::Request<Incoming>,
-) -> http::Response<Body> {
+) -> Either<Answering, Page> {
     let is_grpc = request
         .headers()
         .get(http::header::CONTENT_TYPE)
         .is_some_and(|content| content.as_bytes().starts_with(b"application/grpc"));
     match kind {
-        Traffic::GrpcAndHttp | Traffic::Grpc if is_grpc => services.call(request).await,
-        _ => answer_http(kind, request).await,
+        Traffic::GrpcAndHttp | Traffic::Grpc if is_grpc => Either::Left(services.call(request)),
+        _ => Either::Right(Box::pin(
+            async move { Ok(answer_http(kind, request).await) },
+        )),
     }
 }
 

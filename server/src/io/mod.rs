@@ -140,7 +140,7 @@ async fn carry(
     live: &Arc<AtomicUsize>,
     closing: watch::Receiver<bool>,
 ) {
-    let services = Services::new(&core::state());
+    let services = Arc::new(Services::new(&core::state()));
     let mut tasks = tokio::task::JoinSet::new();
     let mut closed = closing.clone();
     loop {
@@ -168,7 +168,7 @@ async fn carry(
             }
         };
         let live = LiveGuard(Arc::clone(live));
-        let (services, closing) = (services.clone(), closing.clone());
+        let (services, closing) = (Arc::clone(&services), closing.clone());
         tasks.spawn(async move {
             let _live = live;
             connection::serve(stream, remote, kind, services, closing).await;

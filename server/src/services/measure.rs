@@ -39,7 +39,7 @@ impl Call {
     }
 
     /// Counts the end of a call, unless its answer is a stream that has only begun.
-    pub(super) fn end(self, metrics: &Metrics, response: &Response<Body>) {
+    pub(super) fn end(&self, metrics: &Metrics, response: &Response<Body>) {
         let Some(index) = self.method else { return };
         let refused = response.headers().get("grpc-status");
         let code = refused

@@ -18,7 +18,10 @@ mod range_stream;
 mod snapshot;
 mod watch;
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -33,10 +36,11 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::Service as _;
 
+use self::measure::Call;
 use crate::state::ServerState;
 
 /// All services of one IO core.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Services {
     state: Arc<ServerState>,
     kv: KvServer<kv::Kv>,
@@ -63,42 +67,80 @@ impl Services {
         }
     }
 
-    /// Answers one gRPC call.
-    pub(crate) async fn call(self, request: Request<Incoming>) -> Response<Body> {
-        let metrics = Arc::clone(&self.state.metrics);
-        let call = measure::Call::begin(&metrics, request.uri().path(), request.headers());
-        let response = self.route(request).await;
-        call.end(&metrics, &response);
-        response
+    /// Begins to answer one gRPC call.
+    pub(crate) fn call(self: &Arc<Self>, request: Request<Incoming>) -> Answering {
+        let call = Call::begin(&self.state.metrics, request.uri().path(), request.headers());
+        let refused = admission::admit(&self.state, request.uri().path(), request.headers());
+        let progress = match refused {
+            Ok(()) => self.route(request),
+            Err(refused) => Progress::Answered(status(&refused).into_http()),
+        };
+        Answering {
+            services: Arc::clone(self),
+            call,
+            progress,
+        }
     }
 
-    async fn route(mut self, request: Request<Incoming>) -> Response<Body> {
-        if let Err(refused) = admission::admit(&self.state, request.uri().path(), request.headers())
-        {
-            return status(&refused).into_http();
-        }
+    /// Each server is cloned for its call alone: that is a counted reference and its limits.
+    fn route(&self, request: Request<Incoming>) -> Progress {
         let path = request.uri().path();
         let service = path
             .get(1..)
             .and_then(|path| path.split_once('/'))
             .map_or("", |(service, _)| service);
-        let answered = match service {
-            "etcdserverpb.KV" => self.kv.call(request).await,
-            "etcdserverpb.Watch" => self.watch.call(request).await,
-            "etcdserverpb.Lease" => self.lease.call(request).await,
-            "etcdserverpb.Cluster" => self.cluster.call(request).await,
-            "etcdserverpb.Maintenance" => self.maintenance.call(request).await,
-            "grpc.health.v1.Health" => self.health.call(request).await,
+        Progress::Running(match service {
+            "etcdserverpb.KV" => self.kv.clone().call(request),
+            "etcdserverpb.Watch" => self.watch.clone().call(request),
+            "etcdserverpb.Lease" => self.lease.clone().call(request),
+            "etcdserverpb.Cluster" => self.cluster.clone().call(request),
+            "etcdserverpb.Maintenance" => self.maintenance.clone().call(request),
+            "grpc.health.v1.Health" => self.health.clone().call(request),
             "etcdserverpb.Auth" | "v3lockpb.Lock" | "v3electionpb.Election" => {
-                return not_offered(service).into_http();
+                return Progress::Answered(not_offered(service).into_http());
             }
             unknown => {
-                return Status::unimplemented(format!("unknown service {unknown}")).into_http();
+                let refused = Status::unimplemented(format!("unknown service {unknown}"));
+                return Progress::Answered(refused.into_http());
             }
+        })
+    }
+}
+
+/// A call that is being answered. Small on purpose: it is moved a few times.
+pub(crate) struct Answering {
+    services: Arc<Services>,
+    call: Call,
+    progress: Progress,
+}
+
+enum Progress {
+    /// Refused at once.
+    Answered(Response<Body>),
+    /// With its service.
+    Running(Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>),
+    /// The answer was given.
+    Ended,
+}
+
+impl Future for Answering {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut response = match std::mem::replace(&mut self.progress, Progress::Ended) {
+            Progress::Answered(response) => response,
+            Progress::Running(mut running) => match running.as_mut().poll(context) {
+                Poll::Ready(Ok(response)) => response,
+                Poll::Pending => {
+                    self.progress = Progress::Running(running);
+                    return Poll::Pending;
+                }
+            },
+            Progress::Ended => panic!("polled after it was ready"),
         };
-        let mut response = answered.unwrap_or_else(|never| match never {});
         admission::reword_too_large(&mut response);
-        response
+        self.call.end(&self.services.state.metrics, &response);
+        Poll::Ready(Ok(response))
     }
 }
 

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use quorate_core::boundary::{Request, Response};
 use quorate_core::error::RequestError;
+use quorate_core::types::Ticket;
 use quorate_proto::etcdserverpb as pb;
 use tonic::Status;
 
@@ -20,9 +21,25 @@ pub(super) async fn propose(
 
 /// The same under a ticket drawn before.
 pub(super) async fn propose_as(
-    ticket: quorate_core::types::Ticket,
+    ticket: Ticket,
     fill: impl FnOnce(&mut pb::InternalRaftRequest),
 ) -> Result<Response, Status> {
+    let entry = encode(ticket, fill)?;
+    core::request_as(ticket, Request::Propose(entry))
+        .await
+        .map_err(|error| {
+            if error == RequestError::Timeout {
+                core::with(|core| core.state().metrics.proposals_failed.increment());
+            }
+            status(&error)
+        })
+}
+
+/// The log entry of a request. Not part of the future, which would hold the large message for its whole life.
+fn encode(
+    ticket: Ticket,
+    fill: impl FnOnce(&mut pb::InternalRaftRequest),
+) -> Result<Bytes, Status> {
     let mut internal = pb::InternalRaftRequest {
         header: Some(pb::RequestHeader {
             id: ticket.0,
@@ -32,18 +49,10 @@ pub(super) async fn propose_as(
     };
     fill(&mut internal);
     let entry = Bytes::from(internal.encode_to_vec());
-    drop(internal);
     if entry.len() > core::with(|core| core.state().limits.request_bytes_max) {
         return Err(status(&RequestError::RequestTooLarge));
     }
-    core::request_as(ticket, Request::Propose(entry))
-        .await
-        .map_err(|error| {
-            if error == RequestError::Timeout {
-                core::with(|core| core.state().metrics.proposals_failed.increment());
-            }
-            status(&error)
-        })
+    Ok(entry)
 }
 
 /// Waits until a read of the view sees everything that was committed when this was called.
