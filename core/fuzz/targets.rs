@@ -1,0 +1,240 @@
+//! What the fuzzers call, and what `tests/fuzz_seeds.rs` calls with the saved inputs.
+//!
+//! A target panics when a property does not hold; that it does not panic otherwise is the first property. Everything
+//! lies in memory, so that a run costs microseconds.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use prost::Message;
+use quorate_core::boundary::Write;
+use quorate_core::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
+use quorate_core::types::WriteNumber;
+use quorate_core::wal::{Options, WalError, recover};
+use quorate_proto::raftpb::{ConfChange, Entry, HardState};
+use quorate_proto::walpb::Record;
+use quorate_proto::{etcdserverpb, raftpb};
+
+/// Recovers a log from arbitrary files. A log that is not refused makes sense, and can go on.
+///
+/// ```text
+/// input = flags, then segments: first index, length u16, bytes
+/// flags   bit 0: make the checksums right, so that what the records say is reached
+/// ```
+pub fn wal_recover(input: &[u8]) {
+    let Some((&flags, mut rest)) = input.split_first() else {
+        return;
+    };
+    let disk = MemoryDisk::default();
+    let mut checksum = 0;
+    for sequence in 0.. {
+        let Some((&[first, low, high], after)) = rest.split_first_chunk() else {
+            break;
+        };
+        let (segment, after) = after.split_at(
+            after
+                .len()
+                .min(usize::from(u16::from_le_bytes([low, high]))),
+        );
+        rest = after;
+        let bytes = if flags & 1 == 0 {
+            segment.to_vec()
+        } else {
+            with_right_checksums(segment, &mut checksum)
+        };
+        let path = format!("member/wal/{sequence:016x}-{first:016x}.wal");
+        disk.0
+            .borrow_mut()
+            .insert(path, Rc::new(RefCell::new(bytes)));
+    }
+    let options = Options {
+        segment_bytes: 1 << 14,
+        ..Options::default()
+    };
+    let mut recovered = match recover(disk.clone(), options.clone()) {
+        Ok(recovered) => recovered,
+        Err(WalError::Disk(error)) => panic!("this disk does not fail: {error}"),
+        Err(WalError::Absent(_) | WalError::Damaged(_)) => return,
+    };
+    let begin = recovered
+        .snapshots
+        .last()
+        .expect("a log begins at a snapshot")
+        .index;
+    let mut expected = recovered.entries.clone();
+    for (index, entry) in (begin.0..).skip(1).zip(&expected) {
+        assert_eq!(entry.index, index, "no gaps");
+    }
+    let last = recovered.wal.last_index();
+    assert_eq!(expected.last().map_or(begin.0, |entry| entry.index), last.0);
+    assert!(recovered.hard_state.commit <= last.0);
+    if last.next() == last {
+        return;
+    }
+    expected.push(Entry::normal(
+        u64::MAX,
+        last.next().0,
+        Bytes::from_static(b"next"),
+    ));
+    let write = Write {
+        number: WriteNumber(1),
+        entries: expected[expected.len() - 1..].to_vec(),
+        hard_state: None,
+        snapshot: None,
+        must_sync: true,
+    };
+    recovered
+        .wal
+        .append(&write)
+        .expect("a recovered log goes on");
+    recovered.wal.sync().expect("this disk does not fail");
+    drop(recovered);
+    let again = recover(disk, options).expect("what was recovered and synced is recovered");
+    assert_eq!(again.entries, expected);
+    assert_eq!(again.repair, None);
+}
+
+/// Decodes everything that lies in a log entry or comes from a peer. What decodes can be encoded and means the same.
+pub fn raft_entry(input: &[u8]) {
+    let bytes = Bytes::copy_from_slice(input);
+    if let Some(entry) = round_trip::<Entry>(bytes.clone()) {
+        let _ = entry.kind();
+        round_trip::<etcdserverpb::InternalRaftRequest>(entry.payload());
+        if let Some(change) = round_trip::<ConfChange>(entry.payload()) {
+            let _ = change.kind();
+        }
+    }
+    round_trip::<etcdserverpb::InternalRaftRequest>(bytes.clone());
+    round_trip::<ConfChange>(bytes.clone());
+    round_trip::<HardState>(bytes.clone());
+    round_trip::<raftpb::Message>(bytes);
+}
+
+fn round_trip<M: Message + Default + PartialEq>(bytes: Bytes) -> Option<M> {
+    let message = M::decode(bytes).ok()?;
+    let encoded = Bytes::from(message.encode_to_vec());
+    let again = M::decode(encoded.clone()).expect("what was encoded decodes");
+    // By bytes: equal messages with a NaN in them are not equal.
+    assert!(encoded == again.encode_to_vec(), "another meaning");
+    Some(message)
+}
+
+/// The frames of a segment, as far as they can be walked, with the checksums that a writer would have given them.
+fn with_right_checksums(segment: &[u8], checksum: &mut u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = segment;
+    while let Some((word, after)) = rest.split_first_chunk() {
+        let word = u64::from_le_bytes(*word);
+        let length = (word & ((1 << 56) - 1)) as usize;
+        let padding = length.wrapping_neg() % 8;
+        let Some(record) = after.get(..length).filter(|record| !record.is_empty()) else {
+            break;
+        };
+        let Ok(mut record) = Record::decode(record) else {
+            break;
+        };
+        *checksum = crc32c::crc32c_append(*checksum, record.data.as_deref().unwrap_or_default());
+        record.crc = *checksum;
+        let encoded = record.encode_to_vec();
+        let own = encoded.len().wrapping_neg() % 8;
+        let flags = if own == 0 { 0 } else { 0x80 | own as u64 };
+        bytes.extend((encoded.len() as u64 | flags << 56).to_le_bytes());
+        bytes.extend(encoded);
+        bytes.resize(bytes.len() + own, 0);
+        rest = after.get(length + padding..).unwrap_or_default();
+    }
+    bytes.extend(rest);
+    bytes
+}
+
+type Content = Rc<RefCell<Vec<u8>>>;
+
+/// A disk that keeps everything at once.
+#[derive(Clone, Default)]
+struct MemoryDisk(Rc<RefCell<BTreeMap<String, Content>>>);
+
+struct MemoryFile(Content);
+
+impl MemoryDisk {
+    fn find(&self, path: &str) -> Result<Content, DiskError> {
+        self.0.borrow().get(path).cloned().ok_or_else(|| DiskError {
+            operation: "find",
+            path: path.to_owned(),
+            kind: DiskErrorKind::NotFound,
+            message: "not there".to_owned(),
+        })
+    }
+}
+
+impl Disk for MemoryDisk {
+    type File = MemoryFile;
+
+    fn list(&self, directory: &str) -> Result<Vec<String>, DiskError> {
+        let files = self.0.borrow();
+        let names = files
+            .keys()
+            .filter_map(|path| path.strip_prefix(directory)?.strip_prefix('/'));
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    fn make_directory(&mut self, _: &str) -> Result<(), DiskError> {
+        Ok(())
+    }
+
+    fn create(&mut self, path: &str, length: u64) -> Result<MemoryFile, DiskError> {
+        let content = Rc::new(RefCell::new(vec![0; length as usize]));
+        self.0.borrow_mut().insert(path.to_owned(), content.clone());
+        Ok(MemoryFile(content))
+    }
+
+    fn open(&mut self, path: &str) -> Result<MemoryFile, DiskError> {
+        self.find(path).map(MemoryFile)
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> Result<(), DiskError> {
+        let content = self.find(from)?;
+        self.0.borrow_mut().remove(from);
+        self.0.borrow_mut().insert(to.to_owned(), content);
+        Ok(())
+    }
+
+    fn remove(&mut self, path: &str) -> Result<(), DiskError> {
+        self.find(path)?;
+        self.0.borrow_mut().remove(path);
+        Ok(())
+    }
+
+    fn sync_directory(&mut self, _: &str) -> Result<(), DiskError> {
+        Ok(())
+    }
+}
+
+impl DiskFile for MemoryFile {
+    fn length(&self) -> u64 {
+        self.0.borrow().len() as u64
+    }
+
+    fn read(&self) -> Result<Bytes, DiskError> {
+        Ok(Bytes::copy_from_slice(&self.0.borrow()))
+    }
+
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        let mut content = self.0.borrow_mut();
+        let (start, end) = (offset as usize, offset as usize + bytes.len());
+        let length = content.len().max(end);
+        content.resize(length, 0);
+        content[start..end].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn truncate(&mut self, length: u64) -> Result<(), DiskError> {
+        self.0.borrow_mut().resize(length as usize, 0);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), DiskError> {
+        Ok(())
+    }
+}
