@@ -101,15 +101,24 @@ impl Store {
         !self.jobs.is_empty()
     }
 
+    /// Whether the last [`Self::compact_step`] found the rows still needed: trying again at once is of no use.
+    pub fn is_compaction_held(&self) -> bool {
+        self.is_held
+    }
+
     /// Removes compacted rows: looks at about `rows_max` keys or rows. Returns whether nothing is left to do; it may
     /// also not have got on at all, because of a [`super::Pin`].
     pub fn compact_step(&mut self, rows_max: usize) -> bool {
         let mut rows = 0;
+        self.is_held = false;
         while rows < rows_max
             && let Some(job) = self.jobs.front_mut()
         {
             match job.step(&self.shared) {
-                Progress::Pinned => return false,
+                Progress::Pinned => {
+                    self.is_held = true;
+                    return false;
+                }
                 Progress::Rows(more) => rows += more,
                 Progress::Over => {
                     self.jobs.pop_front();

@@ -25,6 +25,8 @@ pub struct Store {
     pub(super) shared: Arc<Shared>,
     /// Compactions whose rows are still to be removed, oldest first.
     pub(super) jobs: VecDeque<Job>,
+    /// Whether the last step of a compaction had to wait for a reader.
+    pub(super) is_held: bool,
 }
 
 impl Default for Store {
@@ -43,6 +45,7 @@ impl Store {
         Self {
             shared: Arc::new(Shared::new(state)),
             jobs: VecDeque::new(),
+            is_held: false,
         }
     }
 
@@ -66,6 +69,7 @@ impl Store {
     /// Takes the contents of another store, as when a snapshot arrives. Views stay valid and show the new contents.
     pub fn replace(&mut self, other: Self) {
         self.jobs = other.jobs;
+        self.is_held = false;
         let mut other = other.shared.write();
         let mut state = self.shared.write();
         let epoch = state.epoch + 1;

@@ -219,7 +219,8 @@ impl Node {
         if self.stopped {
             return Time::NEVER;
         }
-        if self.state.store.is_compacting() {
+        // A compaction that waits for a reader is tried again at the next tick: until then it would only spin.
+        if self.state.store.is_compacting() && !self.state.store.is_compaction_held() {
             return self.now;
         }
         let read_retry = self

@@ -415,3 +415,20 @@ fn read_only_txn_reads_one_revision_and_refuses_negative_ones() {
         Err(RequestError::Compacted)
     );
 }
+
+#[test]
+fn a_compaction_says_that_it_waits_for_a_reader() {
+    let mut store = Store::new();
+    for value in ["1", "2", "3"] {
+        put(&mut store, "a", value);
+    }
+    let pin = store.view().pin();
+    put(&mut store, "a", "4");
+    store.compact(Revision(5)).expect("the present revision");
+    assert!(!store.is_compaction_held());
+    assert!(!store.compact_step(10));
+    assert!(store.is_compaction_held(), "a step would get nowhere");
+    drop(pin);
+    while !store.compact_step(10) {}
+    assert!(!store.is_compaction_held());
+}
