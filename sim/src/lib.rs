@@ -1,1 +1,13 @@
-//! Placeholder.
+//! The deterministic simulator of Quorate.
+#![forbid(unsafe_code)]
+
+pub mod check;
+pub mod clock;
+pub mod disk;
+pub mod model;
+pub mod network;
+pub mod options;
+pub mod random;
+pub mod run;
+pub mod trace;
+pub mod world;

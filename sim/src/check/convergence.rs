@@ -1,0 +1,69 @@
+//! Convergence: after everything has healed, all members are the same, and serve.
+
+use std::collections::BTreeMap;
+
+use quorate_core::types::MemberId;
+
+use super::{Facts, Violation};
+
+/// What a member holds in the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// The applied index.
+    pub applied: u64,
+    /// The store's revision.
+    pub revision: i64,
+    /// The compact revision.
+    pub compacted: i64,
+    /// `HashKV` at that revision.
+    pub hash: u32,
+}
+
+/// Compares the members with each other.
+pub fn check(facts: &mut Facts, endings: &BTreeMap<MemberId, Ending>) -> Result<(), Violation> {
+    let Some(first) = endings.values().next() else {
+        return Err(Violation::new("converge.equal", "there is no member"));
+    };
+    for (member, ending) in endings {
+        facts.expect("converge.equal", ending == first, || {
+            format!("{member:?} ends with {ending:?}, another with {first:?}")
+        })?;
+    }
+    Ok(())
+}
+
+/// The leases that a member lists, against those of the log.
+pub fn check_leases(
+    facts: &mut Facts,
+    member: MemberId,
+    listed: &[i64],
+    expected: &[i64],
+) -> Result<(), Violation> {
+    facts.expect("converge.equal", listed == expected, || {
+        format!("{member:?} lists the leases {listed:?}, the log says {expected:?}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_that_end_differently_are_seen() {
+        let ending = Ending {
+            applied: 7,
+            revision: 5,
+            compacted: -1,
+            hash: 9,
+        };
+        let mut endings = BTreeMap::from([(MemberId(1), ending.clone())]);
+        endings.insert(MemberId(2), ending.clone());
+        let mut facts = Facts::new();
+        check(&mut facts, &endings).unwrap();
+        endings.insert(MemberId(3), Ending { hash: 8, ..ending });
+        assert!(check(&mut facts, &endings).is_err());
+        assert!(check(&mut facts, &BTreeMap::new()).is_err());
+        check_leases(&mut facts, MemberId(1), &[3], &[3]).unwrap();
+        assert!(check_leases(&mut facts, MemberId(1), &[3], &[]).is_err());
+    }
+}

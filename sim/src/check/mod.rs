@@ -1,0 +1,191 @@
+//! The oracles: one file a property, each with a count of the facts that it compared.
+//!
+//! They see everything (the committed log, the disks, the clock) and change nothing. A count of zero over a whole set
+//! of runs means that a checker looked at nothing, which is as bad as a violation.
+
+pub mod convergence;
+pub mod durability;
+pub mod ledger;
+pub mod linearizability;
+pub mod raft;
+pub mod shadow;
+pub mod state;
+pub mod watch;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A property that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Its name, as in [`PROPERTIES`].
+    pub property: &'static str,
+    /// What was seen.
+    pub detail: String,
+}
+
+/// Every property, with what it says. The names are those of the violations and of the fact counts.
+pub const PROPERTIES: &[(&str, &str)] = &[
+    (
+        "raft.election-safety",
+        "at most one leader in a term (Raft paper, figure 3)",
+    ),
+    (
+        "raft.one-vote",
+        "a member votes for at most one candidate in a term, across restarts",
+    ),
+    (
+        "raft.log-matching",
+        "entries of equal index and term are equal, and so are those before them",
+    ),
+    (
+        "raft.leader-completeness",
+        "a leader's log holds every committed entry",
+    ),
+    (
+        "raft.committed-immutable",
+        "an entry that was committed never changes, on any member",
+    ),
+    (
+        "raft.committed-on-quorum",
+        "a committed entry is on the disks of a quorum when it is first called so",
+    ),
+    (
+        "raft.monotone",
+        "term, commit index and applied index never go back, and applied <= committed <= last",
+    ),
+    (
+        "raft.promise",
+        "a vote or an acknowledged append is on the disk before the message that says so leaves",
+    ),
+    (
+        "durable.ack",
+        "an acknowledged write is on the disks of a quorum when the answer leaves",
+    ),
+    (
+        "durable.recovered",
+        "a restart finds everything that was synced, unchanged",
+    ),
+    (
+        "durable.platter",
+        "what the log's writer called synced is on the platter",
+    ),
+    (
+        "state.revision",
+        "revision and compact revision are a function of the applied index",
+    ),
+    (
+        "state.content",
+        "the keys of a member are the model's at its revision, and equal HashKV on every member",
+    ),
+    (
+        "linearizable.write",
+        "an acknowledged write has its entry's result, and its entry is new",
+    ),
+    (
+        "linearizable.read",
+        "a read sees everything that was committed when it came, and nothing else",
+    ),
+    (
+        "serializable.read",
+        "a local read is the model's answer at a revision that never goes back on a member",
+    ),
+    (
+        "watch.delivery",
+        "events are those of the history, each once, in order and without gaps",
+    ),
+    (
+        "watch.progress",
+        "a progress notification never runs ahead of the events",
+    ),
+    (
+        "watch.compacted",
+        "only a watch below the compact revision is cancelled for it",
+    ),
+    (
+        "converge.equal",
+        "after everything has healed all members have the same state",
+    ),
+    (
+        "converge.live",
+        "after everything has healed writes and reads are served in bounded time",
+    ),
+    (
+        "contract.answer",
+        "each request is answered at most once, with an answer that fits it",
+    ),
+    (
+        "contract.output",
+        "outputs come as the boundary promises: writes counted, nothing after a stop",
+    ),
+];
+
+/// Facts compared so far, by property.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts(BTreeMap<&'static str, u64>);
+
+impl Violation {
+    /// A violation of a property.
+    pub fn new(property: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            property,
+            detail: detail.into(),
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.property, self.detail)
+    }
+}
+
+impl Facts {
+    /// No facts, of every property.
+    pub fn new() -> Self {
+        Self(PROPERTIES.iter().map(|(name, _)| (*name, 0)).collect())
+    }
+
+    /// Compares one fact.
+    pub fn expect(
+        &mut self,
+        property: &'static str,
+        holds: bool,
+        detail: impl FnOnce() -> String,
+    ) -> Result<(), Violation> {
+        let count = self.0.get_mut(property);
+        *count.expect("the property is in the table") += 1;
+        if holds {
+            Ok(())
+        } else {
+            Err(Violation::new(property, detail()))
+        }
+    }
+
+    /// Counts by property.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.0.iter().map(|(name, count)| (*name, *count))
+    }
+
+    /// Adds the facts of another run.
+    pub fn add(&mut self, other: &Self) {
+        for (name, count) in other.iter() {
+            *self.0.entry(name).or_default() += count;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_are_counted_whether_they_hold_or_not() {
+        let mut facts = Facts::new();
+        assert!(facts.expect("raft.monotone", true, String::new).is_ok());
+        let violation = facts.expect("raft.monotone", false, || "7 < 8".to_owned());
+        assert_eq!(violation.unwrap_err().to_string(), "raft.monotone: 7 < 8");
+        assert!(facts.iter().any(|fact| fact == ("raft.monotone", 2)));
+        assert!(facts.iter().any(|fact| fact == ("durable.ack", 0)));
+    }
+}

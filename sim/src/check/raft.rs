@@ -1,0 +1,299 @@
+//! Raft's invariants, judged from what the members emit, write and say of themselves.
+
+use std::collections::BTreeMap;
+
+use quorate_core::boundary::Write;
+use quorate_core::types::{MemberId, WriteNumber};
+use quorate_proto::raftpb::{Entry, HardState, Message, MessageType};
+
+use super::durability::{Found, check_found};
+use super::ledger::Ledger;
+use super::shadow::Shadow;
+use super::{Facts, Violation};
+
+/// What a member says of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// The current term.
+    pub term: u64,
+    /// The commit index.
+    pub committed: u64,
+    /// The applied index.
+    pub applied: u64,
+    /// Whether it leads.
+    pub leads: bool,
+}
+
+/// Everything that is remembered to judge by.
+#[derive(Debug)]
+pub struct Raft {
+    members: BTreeMap<MemberId, Followed>,
+    /// The entries up to here are the same on all members by agreement: they make the members.
+    founding: u64,
+    leaders: BTreeMap<u64, MemberId>,
+    votes: BTreeMap<(MemberId, u64), MemberId>,
+    /// For each (index, term) that was ever seen: the entry and the term before it.
+    entries: BTreeMap<(u64, u64), (Entry, u64)>,
+}
+
+#[derive(Debug, Default)]
+struct Followed {
+    shadow: Shadow,
+    position: Position,
+    /// Whether nothing was heard of it since it began: its checkpoint may be ahead of its commit index.
+    is_new: bool,
+    /// The applied index that it began with.
+    restored: u64,
+}
+
+impl Raft {
+    /// A cluster of these voters, whose first `founding` entries are agreed upon beforehand.
+    pub fn new(voters: &[MemberId], founding: u64) -> Self {
+        let members = voters.iter().map(|&voter| (voter, Followed::default()));
+        Self {
+            members: members.collect(),
+            founding,
+            leaders: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            entries: BTreeMap::new(),
+        }
+    }
+
+    /// What is known of a member's log.
+    pub fn shadow(&self, member: MemberId) -> &Shadow {
+        &self.members[&member].shadow
+    }
+
+    /// What a member said of itself last.
+    pub fn position(&self, member: MemberId) -> Position {
+        self.members[&member].position
+    }
+
+    /// Whether an entry is on the disks of a quorum.
+    pub fn on_quorum(&self, entry: &Entry) -> bool {
+        let holds =
+            |followed: &&Followed| followed.shadow.durable.entry(entry.index) == Some(entry);
+        2 * self.members.values().filter(holds).count() > self.members.len()
+    }
+
+    /// A member wants something written.
+    pub fn on_write(
+        &mut self,
+        facts: &mut Facts,
+        member: MemberId,
+        write: &Write,
+    ) -> Result<(), Violation> {
+        let followed = self.members.get_mut(&member).expect("a member");
+        let (before, shadow) = (followed.shadow.write_last.0, &mut followed.shadow);
+        facts.expect("contract.output", write.number.0 == before + 1, || {
+            format!(
+                "write {} of {member:?} comes after {before}",
+                write.number.0
+            )
+        })?;
+        if let Some(first) = write.entries.first() {
+            let committed = followed.position.committed;
+            let keeps = shadow.memory.entry(first.index) == Some(first);
+            facts.expect(
+                "raft.committed-immutable",
+                first.index > committed || keeps,
+                || {
+                    format!(
+                        "{member:?} replaces entry {}, committed are {committed}",
+                        first.index
+                    )
+                },
+            )?;
+        }
+        let follows = shadow.emit(write);
+        facts.expect("contract.output", follows, || {
+            format!(
+                "write {} of {member:?} leaves a gap in its log",
+                write.number.0
+            )
+        })?;
+        for entry in &write.entries {
+            let before = shadow.memory.term(entry.index - 1).expect("no gap");
+            let known = self.entries.entry((entry.index, entry.term));
+            let known = known.or_insert_with(|| (entry.clone(), before));
+            facts.expect(
+                "raft.log-matching",
+                *known == (entry.clone(), before),
+                || {
+                    format!(
+                        "entry {} of term {} after term {before} on {member:?}, elsewhere after {}",
+                        entry.index, entry.term, known.1
+                    )
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    /// A member's disk has everything up to a write.
+    pub fn on_written(&mut self, member: MemberId, number: WriteNumber) {
+        let followed = self.members.get_mut(&member).expect("a member");
+        followed.shadow.written(number);
+    }
+
+    /// A message leaves: what it promises must be on the disk.
+    pub fn on_send(
+        &mut self,
+        facts: &mut Facts,
+        from: MemberId,
+        message: &Message,
+    ) -> Result<(), Violation> {
+        let shadow = &self.members[&from].shadow;
+        let HardState { term, vote, .. } = shadow.hard_state;
+        let said =
+            || format!("{from:?} says {message:?}, its disk holds term {term}, vote {vote:x}");
+        match message.kind() {
+            Ok(MessageType::MsgAppResp) if !message.reject => {
+                let last = shadow.durable.last();
+                let kept = last >= message.index && term >= message.term;
+                facts.expect("raft.promise", kept, || {
+                    format!("{}, log to {last}", said())
+                })
+            }
+            Ok(MessageType::MsgVoteResp) if !message.reject => {
+                let kept = term > message.term || (term == message.term && vote == message.to);
+                facts.expect("raft.promise", kept, said)?;
+                self.on_vote(facts, from, message.term, MemberId(message.to))
+            }
+            Ok(MessageType::MsgVote) => {
+                let kept = term > message.term || (term == message.term && vote == from.0);
+                facts.expect("raft.promise", kept, said)?;
+                self.on_vote(facts, from, message.term, from)
+            }
+            Ok(MessageType::MsgApp | MessageType::MsgHeartbeat) => {
+                self.on_leader(facts, from, message.term)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn on_vote(
+        &mut self,
+        facts: &mut Facts,
+        voter: MemberId,
+        term: u64,
+        candidate: MemberId,
+    ) -> Result<(), Violation> {
+        let voted = *self.votes.entry((voter, term)).or_insert(candidate);
+        facts.expect("raft.one-vote", voted == candidate, || {
+            format!("{voter:?} votes for {candidate:?} in term {term} after {voted:?}")
+        })
+    }
+
+    fn on_leader(
+        &mut self,
+        facts: &mut Facts,
+        member: MemberId,
+        term: u64,
+    ) -> Result<(), Violation> {
+        let leader = *self.leaders.entry(term).or_insert(member);
+        facts.expect("raft.election-safety", leader == member, || {
+            format!("{member:?} leads in term {term}, and so does {leader:?}")
+        })
+    }
+
+    /// A member's position after a turn. Extends the ledger by what it calls committed.
+    pub fn on_position(
+        &mut self,
+        facts: &mut Facts,
+        ledger: &mut Ledger,
+        member: MemberId,
+        position: Position,
+    ) -> Result<(), Violation> {
+        let followed = self.members.get_mut(&member).expect("a member");
+        if std::mem::take(&mut followed.is_new) {
+            followed.restored = position.applied;
+        }
+        let before = std::mem::replace(&mut followed.position, position);
+        let last = followed.shadow.memory.last();
+        let grows = position.term >= before.term
+            && position.committed >= before.committed
+            && position.applied >= before.applied
+            && position.applied <= position.committed.max(followed.restored)
+            && position.committed <= last;
+        facts.expect("raft.monotone", grows, || {
+            format!("{member:?} is at {position:?} after {before:?}, its log ends at {last}")
+        })?;
+        if position.committed > before.committed {
+            self.on_commit(facts, ledger, member, before.committed)?;
+        }
+        if position.leads && !(before.leads && before.term == position.term) {
+            self.on_leader(facts, member, position.term)?;
+            let log = &self.members[&member].shadow.memory;
+            let newest = ledger.get(ledger.last()).map(|committed| &committed.entry);
+            let complete = newest.is_none_or(|entry| log.entry(entry.index) == Some(entry));
+            facts.expect("raft.leader-completeness", complete, || {
+                let (index, term) = (ledger.last(), position.term);
+                format!("{member:?} leads in term {term} without the committed entry {index}")
+            })?;
+        }
+        Ok(())
+    }
+
+    fn on_commit(
+        &self,
+        facts: &mut Facts,
+        ledger: &mut Ledger,
+        member: MemberId,
+        before: u64,
+    ) -> Result<(), Violation> {
+        let followed = &self.members[&member];
+        for index in before + 1..=followed.position.committed {
+            let entry = followed.shadow.memory.entry(index).expect("within the log");
+            if let Some(known) = ledger.get(index) {
+                facts.expect("raft.committed-immutable", known.entry == *entry, || {
+                    let (here, there) = (entry.term, known.entry.term);
+                    format!(
+                        "{member:?} commits entry {index} of term {here}, it was of term {there}"
+                    )
+                })?;
+            } else {
+                let is_agreed = index <= self.founding || self.on_quorum(entry);
+                facts.expect("raft.committed-on-quorum", is_agreed, || {
+                    format!("{member:?} commits entry {index} of term {}", entry.term)
+                })?;
+                ledger.push(entry.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// A member's process has ended. What it knew but its disk does not is forgotten.
+    pub fn on_stop(&mut self, member: MemberId) {
+        let followed = self.members.get_mut(&member).expect("a member");
+        followed.position.leads = false;
+    }
+
+    /// A member begins with what its disk holds.
+    pub fn on_restart(
+        &mut self,
+        facts: &mut Facts,
+        ledger: &Ledger,
+        member: MemberId,
+        found: &Found<'_>,
+    ) -> Result<(), Violation> {
+        let followed = self.members.get_mut(&member).expect("a member");
+        facts.expect("durable.recovered", found.base <= ledger.last(), || {
+            let (base, last) = (found.base, ledger.last());
+            format!("{member:?} has a checkpoint at {base}, committed are {last}")
+        })?;
+        check_found(facts, "durable.recovered", member, &followed.shadow, found)?;
+        followed
+            .shadow
+            .restart(found.base, found.entries, found.hard_state);
+        followed.position = Position {
+            term: found.hard_state.term,
+            ..Position::default()
+        };
+        followed.is_new = true;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

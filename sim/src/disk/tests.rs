@@ -1,0 +1,206 @@
+//! What the disk promises, and what it does not.
+
+use std::collections::BTreeSet;
+
+use quorate_core::disk::{Disk as _, DiskErrorKind, DiskFile as _};
+
+use super::*;
+use crate::random::Purpose;
+
+fn disk(seed: u64) -> SimDisk {
+    SimDisk::new(Stream::new(seed, Purpose::Disk, 1), DiskFaults::default())
+}
+
+/// A disk with the durable file `f` of 2048 bytes of `old`.
+fn disk_with_file(seed: u64, old: u8) -> SimDisk {
+    let mut disk = disk(seed);
+    let mut file = disk.create("f", 2048).unwrap();
+    file.write_at(0, &[old; 2048]).unwrap();
+    file.sync().unwrap();
+    disk.sync_directory("").unwrap();
+    disk
+}
+
+fn content(disk: &mut SimDisk, path: &str) -> Option<Vec<u8>> {
+    disk.open(path)
+        .ok()
+        .map(|file| file.read().unwrap().to_vec())
+}
+
+#[test]
+fn what_was_synced_survives_every_power_loss() {
+    for seed in 0..100 {
+        let mut disk = disk_with_file(seed, 7).lose_power();
+        assert_eq!(content(&mut disk, "f"), Some(vec![7; 2048]));
+    }
+}
+
+#[test]
+fn each_unsynced_sector_survives_or_not_by_itself() {
+    let mut outcomes = BTreeSet::new();
+    for seed in 0..400 {
+        let mut disk = disk_with_file(seed, 1);
+        disk.open("f").unwrap().write_at(0, &[2; 2048]).unwrap();
+        let mut disk = disk.lose_power();
+        let after = content(&mut disk, "f").unwrap();
+        let sectors: Vec<u8> = after.chunks(SECTOR_BYTES).map(|sector| sector[0]).collect();
+        for (sector, first) in after.chunks(SECTOR_BYTES).zip(&sectors) {
+            assert!(sector.iter().all(|byte| byte == first), "a sector was torn");
+        }
+        outcomes.insert(sectors);
+    }
+    assert_eq!(
+        outcomes.len(),
+        16,
+        "every combination of four sectors happens"
+    );
+}
+
+#[test]
+fn a_sector_is_torn_only_where_that_is_allowed() {
+    let mut torn = 0;
+    for seed in 0..200 {
+        let mut disk = disk_with_file(seed, 1);
+        disk.platter.borrow_mut().faults.torn_sectors = true;
+        disk.open("f").unwrap().write_at(0, &[2; 2048]).unwrap();
+        let after = content(&mut disk.lose_power(), "f").unwrap();
+        torn += after
+            .chunks(SECTOR_BYTES)
+            .filter(|sector| sector.iter().any(|byte| *byte != sector[0]))
+            .count();
+    }
+    assert!(torn > 0);
+}
+
+#[test]
+fn a_process_crash_keeps_what_was_written() {
+    let mut before = disk_with_file(1, 1);
+    let mut file = before.open("f").unwrap();
+    file.write_at(100, &[9; 10]).unwrap();
+    let mut after = before.crash();
+    assert_eq!(content(&mut after, "f").unwrap()[100..110], [9; 10]);
+    assert!(
+        file.write_at(0, &[3]).is_err(),
+        "a dead process writes nothing"
+    );
+    assert!(before.create("g", 0).is_err());
+    assert_eq!(content(&mut after, "f").unwrap()[0], 1);
+}
+
+#[test]
+fn names_are_durable_only_after_the_directory_is_synced() {
+    let (mut kept, mut lost) = (0, 0);
+    for seed in 0..100 {
+        let mut disk = disk_with_file(seed, 1);
+        disk.rename("f", "g").unwrap();
+        let mut disk = disk.lose_power();
+        match (content(&mut disk, "f"), content(&mut disk, "g")) {
+            (Some(_), None) => lost += 1,
+            (None, Some(_)) => kept += 1,
+            both => panic!("a rename is atomic: {both:?}"),
+        }
+    }
+    assert!(kept > 0 && lost > 0);
+    let mut disk = disk_with_file(1, 1);
+    disk.rename("f", "g").unwrap();
+    disk.sync_directory("").unwrap();
+    assert!(content(&mut disk.lose_power(), "g").is_some());
+}
+
+#[test]
+fn a_synced_file_without_a_synced_name_can_be_gone() {
+    let gone = (0..100).filter(|&seed| {
+        let mut disk = disk(seed);
+        disk.create("f", 8).unwrap().sync().unwrap();
+        content(&mut disk.lose_power(), "f").is_none()
+    });
+    assert!(gone.count() > 0);
+}
+
+#[test]
+fn a_rename_between_directories_needs_both_synced() {
+    let mut disk = disk(1);
+    disk.make_directory("a/b").unwrap();
+    disk.create("a/b/f", 8).unwrap().sync().unwrap();
+    for directory in ["", "a", "a/b"] {
+        disk.sync_directory(directory).unwrap();
+    }
+    disk.rename("a/b/f", "f").unwrap();
+    disk.sync_directory("").unwrap();
+    assert_eq!(content(&mut disk.durable_image(), "f"), None);
+    disk.sync_directory("a/b").unwrap();
+    assert!(content(&mut disk.durable_image(), "f").is_some());
+    assert_eq!(disk.list("a/b").unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn after_a_failed_sync_the_next_succeeds_and_promises_nothing() {
+    let mut lost = 0;
+    for seed in 0..50 {
+        let mut disk = disk_with_file(seed, 1);
+        let mut file = disk.open("f").unwrap();
+        file.write_at(0, &[2; 2048]).unwrap();
+        disk.fail_next_sync();
+        assert!(file.sync().is_err());
+        assert_eq!(
+            content(&mut disk, "f").unwrap(),
+            [2; 2048],
+            "the cache still shows it"
+        );
+        file.sync().unwrap();
+        lost += usize::from(content(&mut disk.lose_power(), "f").unwrap() != [2; 2048]);
+    }
+    assert!(lost > 0);
+}
+
+#[test]
+fn a_fuse_cuts_one_operation_and_all_that_follow() {
+    let mut disk = disk_with_file(3, 1);
+    disk.set_fuse(1);
+    let mut file = disk.open("f").unwrap();
+    file.write_at(0, &[2; 8]).unwrap();
+    assert!(!disk.is_dark());
+    assert!(file.write_at(0, &[3; 2048]).is_err());
+    assert!(disk.is_dark());
+    assert!(file.sync().is_err() && file.read().is_err() && disk.list("").is_err());
+    let mut disk = disk.lose_power();
+    assert!(!disk.is_dark());
+    assert_eq!(content(&mut disk, "f").unwrap().len(), 2048);
+}
+
+#[test]
+fn a_full_disk_refuses_to_allocate_but_not_to_overwrite() {
+    let mut disk = disk_with_file(1, 1);
+    disk.set_capacity(Some(2048));
+    let mut file = disk.open("f").unwrap();
+    file.write_at(0, &[5; 2048]).unwrap();
+    assert_eq!(
+        file.write_at(2047, &[5; 2]).unwrap_err().kind,
+        DiskErrorKind::Full
+    );
+    assert_eq!(disk.create("g", 1).unwrap_err().kind, DiskErrorKind::Full);
+    assert_eq!(disk.counts().full, 2);
+}
+
+#[test]
+fn zeros_that_hide_old_bytes_are_written_bytes() {
+    for seed in 0..50 {
+        let mut disk = disk_with_file(seed, 1);
+        let mut file = disk.open("f").unwrap();
+        file.truncate(0).unwrap();
+        file.truncate(2048).unwrap();
+        assert_eq!(content(&mut disk, "f").unwrap(), [0; 2048]);
+        file.sync().unwrap();
+        assert_eq!(content(&mut disk.lose_power(), "f").unwrap(), [0; 2048]);
+    }
+}
+
+#[test]
+fn the_pristine_view_shows_the_platter_and_changes_nothing() {
+    let mut disk = disk_with_file(1, 1);
+    disk.open("f").unwrap().write_at(0, &[2; 2048]).unwrap();
+    let mut image = disk.durable_image();
+    assert_eq!(content(&mut image, "f").unwrap(), [1; 2048]);
+    image.open("f").unwrap().write_at(0, &[3; 2048]).unwrap();
+    assert_eq!(content(&mut disk, "f").unwrap(), [2; 2048]);
+}

@@ -1,0 +1,114 @@
+//! Reading the model: ranges at any revision, and the conditions of transactions.
+
+use std::cmp::Ordering;
+
+use bytes::Bytes;
+use quorate_core::error::RequestError;
+use quorate_proto::etcdserverpb as pb;
+use quorate_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use quorate_proto::mvccpb::KeyValue;
+
+use super::{Model, header, in_range};
+
+impl Model {
+    /// The key as it was at `revision`.
+    pub fn get(&self, key: &[u8], revision: i64) -> Option<&KeyValue> {
+        let versions = self.keys.get(key)?;
+        let newest = versions
+            .iter()
+            .rev()
+            .find(|change| change.kv.mod_revision <= revision)?;
+        (!newest.deleted).then_some(&newest.kv)
+    }
+
+    /// Whether there was no key at `revision`.
+    pub fn is_empty_at(&self, revision: i64) -> bool {
+        self.keys
+            .keys()
+            .all(|key| self.get(key, revision).is_none())
+    }
+
+    /// Answers a range on behalf of a store whose current revision is `current` and whose compact revision is
+    /// `compacted`. Orders other than by key and filters are not asked for.
+    pub fn range(
+        &self,
+        request: &pb::RangeRequest,
+        current: i64,
+        compacted: i64,
+    ) -> Result<pb::RangeResponse, RequestError> {
+        if request.revision > current {
+            return Err(RequestError::FutureRev);
+        }
+        let revision = if request.revision > 0 {
+            request.revision
+        } else {
+            current
+        };
+        if revision < compacted {
+            return Err(RequestError::Compacted);
+        }
+        let mut kvs = self.at(&request.key, &request.range_end, revision);
+        let count = kvs.len() as i64;
+        let limit = if request.count_only { 0 } else { request.limit };
+        if limit > 0 {
+            kvs.truncate(limit as usize);
+        }
+        let more = limit > 0 && count > limit;
+        if request.count_only {
+            kvs.clear();
+        }
+        if request.keys_only {
+            for kv in &mut kvs {
+                // etcd 3.7 answers from its index, which knows no leases either.
+                (kv.value, kv.lease) = (Bytes::new(), 0);
+            }
+        }
+        Ok(pb::RangeResponse {
+            header: Some(header(current)),
+            kvs,
+            more,
+            count,
+        })
+    }
+
+    /// The keys of a range as they were at `revision`.
+    fn at(&self, first: &Bytes, end: &[u8], revision: i64) -> Vec<KeyValue> {
+        let from = self.keys.range(first.clone()..);
+        let keys = from
+            .map(|(key, _)| key)
+            .take_while(|key| in_range(first, end, key));
+        keys.filter_map(|key| self.get(key, revision).cloned())
+            .collect()
+    }
+
+    /// Whether a condition holds now. One on a range holds if it holds for each key, and one on nothing is about a
+    /// key that does not exist; no value equals or differs from that one's.
+    pub(super) fn holds(&self, compare: &pb::Compare) -> bool {
+        let kvs = self.at(&compare.key, &compare.range_end, self.revision);
+        if kvs.is_empty() {
+            return compare.target() != CompareTarget::Value
+                && holds_for(compare, &KeyValue::default());
+        }
+        kvs.iter().all(|kv| holds_for(compare, kv))
+    }
+}
+
+fn holds_for(compare: &pb::Compare, kv: &KeyValue) -> bool {
+    let ordering = match compare
+        .target_union
+        .as_ref()
+        .expect("conditions have an operand")
+    {
+        TargetUnion::Version(version) => kv.version.cmp(version),
+        TargetUnion::CreateRevision(revision) => kv.create_revision.cmp(revision),
+        TargetUnion::ModRevision(revision) => kv.mod_revision.cmp(revision),
+        TargetUnion::Value(value) => kv.value.cmp(value),
+        TargetUnion::Lease(lease) => kv.lease.cmp(lease),
+    };
+    match compare.result() {
+        CompareResult::Equal => ordering == Ordering::Equal,
+        CompareResult::NotEqual => ordering != Ordering::Equal,
+        CompareResult::Greater => ordering == Ordering::Greater,
+        CompareResult::Less => ordering == Ordering::Less,
+    }
+}

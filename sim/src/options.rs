@@ -1,0 +1,246 @@
+//! The options of a run: a pure function of its seed.
+//!
+//! Swarm testing: whole classes of faults are often absent, so that a rare interplay of the others is not drowned,
+//! and every knob is drawn, mostly small, since the bugs of this field need small numbers.
+
+use std::time::Duration;
+
+use crate::network::NetworkOptions;
+use crate::random::{Purpose, Stream};
+
+const MILLISECOND: u64 = 1_000_000;
+const SECOND: u64 = 1000 * MILLISECOND;
+
+/// Everything that makes one run different from another, besides its random streams.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Voters: 1, 3 or 5.
+    pub members: u64,
+    /// The heartbeat interval.
+    pub tick: Duration,
+    /// The election timeout in ticks.
+    pub election_ticks: u32,
+    /// Whether members ask before they campaign.
+    pub pre_vote: bool,
+    /// How long a request waits at a member.
+    pub request_timeout: Duration,
+    /// How long load and faults go on.
+    pub safety_ns: u64,
+    /// Whether all members lose power in the end, to see what is left.
+    pub final_power_loss: bool,
+    /// How the clients behave.
+    pub load: LoadOptions,
+    /// How the members keep things.
+    pub storage: StorageOptions,
+    /// How long disks take.
+    pub disk: DiskOptions,
+    /// The network.
+    pub network: NetworkOptions,
+    /// What goes wrong.
+    pub faults: FaultOptions,
+}
+
+/// The load.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Clients that read and write.
+    pub clients: u64,
+    /// Clients that watch.
+    pub watchers: u64,
+    /// Keys.
+    pub keys: u64,
+    /// The longest value.
+    pub value_bytes_max: u64,
+    /// The mean pause between two operations of a client.
+    pub think_ns: u64,
+    /// Lease TTLs are at most this many seconds.
+    pub lease_ttl_max: u64,
+    /// Compactions, in a million operations.
+    pub compaction_ppm: u32,
+    /// Operations that concern leases, in a million.
+    pub lease_ppm: u32,
+    /// The longest time that a slow watcher does not read.
+    pub watch_pause_ns: u64,
+}
+
+/// The members' thresholds.
+#[derive(Clone, Debug)]
+pub struct StorageOptions {
+    /// `Config::checkpoint_bytes_min`.
+    pub checkpoint_bytes_min: u64,
+    /// `Config::log_bytes_in_memory_max`.
+    pub log_bytes_in_memory_max: usize,
+    /// The size of a log segment.
+    pub segment_bytes: u64,
+    /// Whether segments are prepared ahead of their use.
+    pub prepares_segments: bool,
+    /// How many inputs a member may gather before a turn.
+    pub turn_ns: u64,
+}
+
+/// The disks' speed.
+#[derive(Clone, Copy, Debug)]
+pub struct DiskOptions {
+    /// A write into the page cache.
+    pub write_ns: u64,
+    /// A sync.
+    pub sync_ns: u64,
+    /// Syncs that take a hundred times as long, in a million.
+    pub stall_ppm: u32,
+}
+
+/// What goes wrong. Weights are relative to each other; 0 is never.
+#[derive(Clone, Debug)]
+pub struct FaultOptions {
+    /// The mean time between two faults; `None` for a run without any.
+    pub interval_ns: Option<u64>,
+    /// How long a fault lasts, about.
+    pub length_ns: u64,
+    /// `kill -9`.
+    pub crash: u64,
+    /// Power loss of one machine.
+    pub power_loss: u64,
+    /// Power loss of all machines.
+    pub power_loss_all: u64,
+    /// Power loss in the middle of a disk operation.
+    pub fuse: u64,
+    /// A sync that fails.
+    pub failed_sync: u64,
+    /// A disk without room.
+    pub full_disk: u64,
+    /// A process that stands still.
+    pub pause: u64,
+    /// A partition of the network.
+    pub partition: u64,
+    /// A hand-over of leadership.
+    pub transfer: u64,
+    /// Rates of the members' clocks differ by at most this much, in a million.
+    pub clock_rate_ppm: u64,
+}
+
+impl Options {
+    /// The options of a seed.
+    pub fn draw(seed: u64) -> Self {
+        let stream = &mut Stream::new(seed, Purpose::Options, 0);
+        let members = *stream.pick(&[1, 3, 3, 3, 3, 3, 5, 5]);
+        let tick_ms = *stream.pick(&[10, 20, 50, 100]);
+        let election_ticks = *stream.pick(&[5, 10, 10, 20]);
+        let election_ns = tick_ms * MILLISECOND * u64::from(election_ticks);
+        Self {
+            members,
+            tick: Duration::from_millis(tick_ms),
+            election_ticks,
+            pre_vote: !stream.chance(150_000),
+            request_timeout: Duration::from_nanos(2 * SECOND + 2 * election_ns),
+            safety_ns: (*stream.pick(&[3, 6, 12]) * SECOND).max(6 * election_ns),
+            final_power_loss: stream.chance(300_000),
+            load: LoadOptions::draw(stream),
+            storage: StorageOptions::draw(stream),
+            disk: DiskOptions::draw(stream, tick_ms * MILLISECOND),
+            network: draw_network(stream, tick_ms * MILLISECOND),
+            faults: FaultOptions::draw(stream, election_ns),
+        }
+    }
+
+    /// The election timeout.
+    pub fn election(&self) -> Duration {
+        self.tick * self.election_ticks
+    }
+}
+
+impl LoadOptions {
+    fn draw(stream: &mut Stream) -> Self {
+        Self {
+            clients: stream.between(1, 6),
+            watchers: stream.between(0, 4),
+            keys: stream.between(1, 12),
+            value_bytes_max: *stream.pick(&[8, 64, 700, 4000]),
+            think_ns: *stream.pick(&[20, 100, 300]) * MILLISECOND,
+            lease_ttl_max: stream.between(1, 6),
+            compaction_ppm: *stream.pick(&[0, 5_000, 50_000]),
+            lease_ppm: *stream.pick(&[0, 50_000, 300_000]),
+            watch_pause_ns: *stream.pick(&[1, 100, 2000]) * MILLISECOND,
+        }
+    }
+}
+
+impl StorageOptions {
+    fn draw(stream: &mut Stream) -> Self {
+        Self {
+            checkpoint_bytes_min: *stream.pick(&[500, 2_000, 20_000, 1 << 40]),
+            log_bytes_in_memory_max: *stream.pick(&[0, 1_000, 10_000, 1 << 30]),
+            segment_bytes: *stream.pick(&[8_192, 16_384, 65_536]),
+            prepares_segments: stream.chance(700_000),
+            turn_ns: *stream.pick(&[2_000, 50_000, 2_000_000]),
+        }
+    }
+}
+
+impl DiskOptions {
+    fn draw(stream: &mut Stream, tick_ns: u64) -> Self {
+        Self {
+            write_ns: *stream.pick(&[2_000, 100_000]),
+            sync_ns: *stream.pick(&[50_000, MILLISECOND, tick_ns / 2]),
+            stall_ppm: *stream.pick(&[0, 0, 1_000, 20_000]),
+        }
+    }
+}
+
+fn draw_network(stream: &mut Stream, tick_ns: u64) -> NetworkOptions {
+    NetworkOptions {
+        delay_ns: *stream.pick(&[50_000, MILLISECOND, tick_ns / 4]),
+        loss_ppm: *stream.pick(&[0, 0, 1_000, 20_000, 150_000]),
+        repeat_ppm: *stream.pick(&[0, 0, 10_000, 200_000]),
+        overtake_ppm: *stream.pick(&[0, 0, 50_000, 300_000]),
+        hold: stream.chance(300_000),
+    }
+}
+
+impl FaultOptions {
+    fn draw(stream: &mut Stream, election_ns: u64) -> Self {
+        let mut weight = || {
+            if stream.chance(500_000) {
+                0
+            } else {
+                stream.between(1, 10)
+            }
+        };
+        let (crash, power_loss, power_loss_all) = (weight(), weight(), weight().div_ceil(3));
+        let (fuse, failed_sync, full_disk) = (weight(), weight().div_ceil(2), weight().div_ceil(2));
+        let (pause, partition, transfer) = (weight(), weight(), weight());
+        let intervals = [200 * MILLISECOND, SECOND, 3 * SECOND, 2 * election_ns];
+        Self {
+            interval_ns: (!stream.chance(80_000)).then(|| *stream.pick(&intervals)),
+            length_ns: *stream.pick(&[50 * MILLISECOND, 500 * MILLISECOND, 2 * election_ns]),
+            crash,
+            power_loss,
+            power_loss_all,
+            fuse,
+            failed_sync,
+            full_disk,
+            pause,
+            partition,
+            transfer,
+            clock_rate_ppm: *stream.pick(&[0, 200, 50_000]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_depend_on_the_seed_alone_and_vary() {
+        let texts: Vec<_> = (0..50)
+            .map(|seed| format!("{:?}", Options::draw(seed)))
+            .collect();
+        let again: Vec<_> = (0..50)
+            .map(|seed| format!("{:?}", Options::draw(seed)))
+            .collect();
+        assert_eq!(texts, again);
+        for (position, text) in texts.iter().enumerate() {
+            assert!(!texts[..position].contains(text));
+        }
+    }
+}

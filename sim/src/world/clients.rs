@@ -1,0 +1,399 @@
+//! Clients: one operation at a time, at some member, with limited patience.
+//!
+//! A client that gives up does not know what became of its operation. The oracles do: they judge each answer when it
+//! leaves the member, whether the client still listens or not.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use prost::Message as _;
+use quorate_core::boundary::{Input, Request, Response};
+use quorate_core::error::RequestError;
+use quorate_core::types::{LeaseId, MemberId, Ticket};
+use quorate_proto::etcdserverpb as pb;
+
+use super::machine::OpenRequest;
+use super::workload::{Call, probe_put};
+use super::{Event, World, name};
+use crate::check::linearizability::{self, Read};
+use crate::check::{Violation, convergence, durability};
+use crate::options::Options;
+use crate::random::{Purpose, Stream};
+
+/// The client that settling asks with.
+pub(super) const PROBE: usize = usize::MAX;
+
+/// One client.
+pub(super) struct Client {
+    pub(super) number: u64,
+    pub(super) stream: Stream,
+    /// Counts its operations.
+    pub(super) operation: u64,
+    /// What it does now, and where.
+    current: Option<(MemberId, Call)>,
+    /// The highest revision that it has seen.
+    pub(super) revision_seen: i64,
+    /// The mod revision that each key had when it was seen last.
+    pub(super) revisions: BTreeMap<Bytes, i64>,
+    /// Leases that it asked for, whatever became of them.
+    pub(super) leases: Vec<i64>,
+}
+
+impl Client {
+    pub(super) fn new(seed: u64, number: u64) -> Self {
+        Self {
+            number,
+            stream: Stream::new(seed, Purpose::Client, number),
+            operation: 0,
+            current: None,
+            revision_seen: 1,
+            revisions: BTreeMap::new(),
+            leases: Vec::new(),
+        }
+    }
+
+    pub(super) fn pause_ns(&mut self, options: &Options) -> u64 {
+        self.stream.with_tail(options.load.think_ns)
+    }
+
+    fn learn(&mut self, response: &Response) {
+        let revision = match response {
+            Response::Put(response) => response.header.as_ref(),
+            Response::DeleteRange(response) => response.header.as_ref(),
+            Response::Txn(response) => response.header.as_ref(),
+            _ => None,
+        };
+        let revision = revision.map_or(0, |header| header.revision);
+        self.revision_seen = self.revision_seen.max(revision);
+    }
+
+    fn learn_range(&mut self, response: &pb::RangeResponse) {
+        for kv in &response.kvs {
+            self.revision_seen = self.revision_seen.max(kv.mod_revision);
+            self.revisions.insert(kv.key.clone(), kv.mod_revision);
+        }
+    }
+}
+
+impl World {
+    pub(super) fn client_acts(&mut self, number: usize) {
+        if !self.is_safety() {
+            return;
+        }
+        let members: Vec<_> = self.machines.keys().copied().collect();
+        let client = &mut self.clients[number];
+        let member = *client.stream.pick(&members);
+        client.operation += 1;
+        let call = client.draw_call(&self.options);
+        client.current = Some((member, call));
+        let operation = client.operation;
+        let patience_ns = client
+            .stream
+            .with_tail(self.options.request_timeout.as_nanos() as u64);
+        let way_ns = client.stream.with_tail(200_000);
+        self.at(
+            self.now_ns + way_ns,
+            Event::ClientCalls {
+                client: number,
+                operation,
+            },
+        );
+        self.at(
+            self.now_ns + patience_ns,
+            Event::ClientGivesUp {
+                client: number,
+                operation,
+            },
+        );
+    }
+
+    /// The request arrives at the member, if that one runs.
+    pub(super) fn client_calls(&mut self, number: usize, operation: u64) -> Result<(), Violation> {
+        let client = &self.clients[number];
+        let current = client
+            .current
+            .clone()
+            .filter(|_| client.operation == operation);
+        let Some((member, call)) = current else {
+            return Ok(());
+        };
+        if self.machines[&member].process.is_none() {
+            self.client_is_free(number);
+            return Ok(());
+        }
+        self.call(member, number, operation, call)
+    }
+
+    pub(super) fn client_gives_up(&mut self, number: usize, operation: u64) {
+        if self.clients[number].operation == operation && self.clients[number].current.is_some() {
+            self.count("operation abandoned");
+            self.client_is_free(number);
+        }
+    }
+
+    fn client_is_free(&mut self, number: usize) {
+        if number == PROBE {
+            return;
+        }
+        let client = &mut self.clients[number];
+        client.current = None;
+        let pause_ns = client.pause_ns(&self.options);
+        self.at(self.now_ns + pause_ns, Event::ClientActs(number));
+    }
+
+    /// Settling asks a member for a write and a read, and what leases it has.
+    pub(super) fn probe_member(&mut self, member: MemberId) {
+        let number = self.now_ns;
+        let read = crate::check::state::everything();
+        for call in [probe_put(number), Call::Read(read), Call::Leases] {
+            let called = self.call(member, PROBE, number, call);
+            called.expect("nothing is answered at once");
+        }
+    }
+
+    /// A request reaches a running member.
+    fn call(
+        &mut self,
+        member: MemberId,
+        client: usize,
+        operation: u64,
+        call: Call,
+    ) -> Result<(), Violation> {
+        let words = [4, member.0, client as u64, operation];
+        self.trace.event(self.now_ns, &words, &call.digest(), || {
+            format!("{} is asked by {client}: {call}", name(member))
+        });
+        if let Call::LocalRead(request) = &call {
+            return self.local_read(member, client, request);
+        }
+        let leader = self.leader();
+        let machine = self.machines.get_mut(&member).expect("a member");
+        let process = machine.process.as_mut().expect("a running member");
+        let ticket = Ticket(process.ids.take());
+        let request = match &call {
+            Call::Propose(request) => {
+                let mut request = request.clone();
+                request.header = Some(pb::RequestHeader {
+                    id: ticket.0,
+                    ..pb::RequestHeader::default()
+                });
+                Request::Propose(Bytes::from(request.encode_to_vec()))
+            }
+            Call::Read(_) | Call::LocalRead(_) => Request::ReadIndex,
+            Call::Renew(id) => Request::LeaseRenew(LeaseId(*id)),
+            Call::TimeToLive(id) => Request::LeaseTimeToLive {
+                id: LeaseId(*id),
+                keys: true,
+            },
+            Call::Leases => Request::LeaseLeases,
+            Call::Checkpoint => Request::Checkpoint,
+            Call::Transfer => {
+                Request::TransferLeader(leader.filter(|_| operation.is_multiple_of(2)))
+            }
+        };
+        let open = OpenRequest {
+            client,
+            operation,
+            call,
+            floor: self.ledger.last(),
+        };
+        process.open.insert(ticket, open);
+        self.give(member, Input::Request { ticket, request });
+        Ok(())
+    }
+
+    /// A hand-over of leadership, which is a request like any other.
+    pub(super) fn transfer_leadership(&mut self, member: MemberId) {
+        self.count("leader transfer");
+        let called = self.call(member, PROBE, self.now_ns, Call::Transfer);
+        called.expect("nothing is answered at once");
+    }
+
+    fn local_read(
+        &mut self,
+        member: MemberId,
+        client: usize,
+        request: &pb::RangeRequest,
+    ) -> Result<(), Violation> {
+        let machine = self.machines.get_mut(&member).expect("a member");
+        if !machine.is_paused {
+            let process = machine.process.as_mut().expect("a running member");
+            let view = process.node.view();
+            let (result, revision) = (view.range(request), view.revision().0);
+            let floor = std::mem::replace(&mut process.revision_shown, revision);
+            let compacted = view.compact_revision().0;
+            let read = Read {
+                request,
+                result: &result,
+                revision,
+                compacted,
+            };
+            linearizability::on_read(
+                &mut self.facts,
+                "serializable.read",
+                &self.ledger,
+                &read,
+                floor,
+            )?;
+            if let Ok(response) = result {
+                self.clients[client].learn_range(&response);
+            }
+        }
+        self.client_is_free(client);
+        Ok(())
+    }
+
+    /// A member answers.
+    pub(super) fn on_reply(
+        &mut self,
+        member: MemberId,
+        ticket: Ticket,
+        result: Result<Response, RequestError>,
+    ) -> Result<(), Violation> {
+        let words = [5, member.0, ticket.0, u64::from(result.is_ok())];
+        self.trace.event(self.now_ns, &words, &digest(&result), || {
+            format!("{} answers {:x}: {result:?}", name(member), ticket.0)
+        });
+        let machine = self.machines.get_mut(&member).expect("a member");
+        let process = machine.process.as_mut().expect("a running member");
+        let open = process.open.remove(&ticket);
+        let fits = open
+            .as_ref()
+            .is_some_and(|open| answers(&open.call, &result));
+        self.facts.expect("contract.answer", fits, || {
+            format!("{member:?} answers {ticket:?} with {result:?}, asked was {open:?}")
+        })?;
+        let open = open.expect("a request that fits");
+        if result.is_err() {
+            self.count("request refused");
+        }
+        match &open.call {
+            Call::Propose(_) => self.judge_write(member, ticket, &open, &result)?,
+            Call::Read(request) if result.is_ok() => self.judge_read(member, &open, request)?,
+            Call::Leases => self.judge_leases(member, &result)?,
+            _ => {}
+        }
+        let is_listening = self
+            .clients
+            .get_mut(open.client)
+            .filter(|client| client.operation == open.operation);
+        if let Some(client) = is_listening.filter(|client| client.current.is_some()) {
+            if let Ok(response) = &result {
+                client.learn(response);
+            }
+            self.client_is_free(open.client);
+        }
+        Ok(())
+    }
+
+    fn judge_write(
+        &mut self,
+        member: MemberId,
+        ticket: Ticket,
+        open: &OpenRequest,
+        result: &Result<Response, RequestError>,
+    ) -> Result<(), Violation> {
+        linearizability::on_write(&mut self.facts, &self.ledger, ticket.0, open.floor, result)?;
+        if result.is_ok() {
+            self.count("write acknowledged");
+            durability::on_ack(&mut self.facts, &self.raft, &self.ledger, ticket.0)?;
+            self.note_answered(member, true);
+        }
+        Ok(())
+    }
+
+    fn judge_read(
+        &mut self,
+        member: MemberId,
+        open: &OpenRequest,
+        request: &pb::RangeRequest,
+    ) -> Result<(), Violation> {
+        let process = self.machines[&member]
+            .process
+            .as_ref()
+            .expect("a running member");
+        let view = process.node.view();
+        let (result, revision) = (view.range(request), view.revision().0);
+        let compacted = view.compact_revision().0;
+        let read = Read {
+            request,
+            result: &result,
+            revision,
+            compacted,
+        };
+        let (floor, _) = self
+            .ledger
+            .revisions_at(open.floor)
+            .expect("it was committed");
+        linearizability::on_read(
+            &mut self.facts,
+            "linearizable.read",
+            &self.ledger,
+            &read,
+            floor,
+        )?;
+        if let (Ok(response), Some(client)) = (&result, self.clients.get_mut(open.client)) {
+            client.learn_range(response);
+        }
+        self.note_answered(member, false);
+        Ok(())
+    }
+
+    /// Only where nothing was applied meanwhile is it known which moment the list is of.
+    fn judge_leases(
+        &mut self,
+        member: MemberId,
+        result: &Result<Response, RequestError>,
+    ) -> Result<(), Violation> {
+        let process = self.machines[&member]
+            .process
+            .as_ref()
+            .expect("a running member");
+        let last = self.ledger.last();
+        let applied = self.raft.position(member).applied;
+        if let Ok(Response::LeaseLeases(response)) = result
+            && process.applied_before == last
+            && applied == last
+        {
+            let mut listed: Vec<_> = response.leases.iter().map(|lease| lease.id).collect();
+            listed.sort_unstable();
+            let expected: Vec<_> = self.ledger.model().leases().collect();
+            convergence::check_leases(&mut self.facts, member, &listed, &expected)?;
+        }
+        Ok(())
+    }
+}
+
+/// An answer, in bytes.
+fn digest(result: &Result<Response, RequestError>) -> Vec<u8> {
+    match result {
+        Ok(Response::Put(response)) => response.encode_to_vec(),
+        Ok(Response::DeleteRange(response)) => response.encode_to_vec(),
+        Ok(Response::Txn(response)) => response.encode_to_vec(),
+        Ok(Response::ReadReady) => Vec::new(),
+        rest => format!("{rest:?}").into_bytes(),
+    }
+}
+
+/// Whether this can be an answer to that.
+fn answers(call: &Call, result: &Result<Response, RequestError>) -> bool {
+    let Ok(response) = result else { return true };
+    match call {
+        Call::Propose(request) => match response {
+            Response::Put(_) => request.put.is_some(),
+            Response::DeleteRange(_) => request.delete_range.is_some(),
+            Response::Txn(_) => request.txn.is_some(),
+            Response::Compact(_) => request.compaction.is_some(),
+            Response::LeaseGrant(_) => request.lease_grant.is_some(),
+            Response::LeaseRevoke(_) => request.lease_revoke.is_some(),
+            _ => false,
+        },
+        Call::Read(_) => matches!(response, Response::ReadReady),
+        Call::LocalRead(_) => false,
+        Call::Renew(_) => matches!(response, Response::LeaseRenewed { .. }),
+        Call::TimeToLive(_) => matches!(response, Response::LeaseTimeToLive(_)),
+        Call::Leases => matches!(response, Response::LeaseLeases(_)),
+        Call::Checkpoint => matches!(response, Response::Checkpointed(_)),
+        Call::Transfer => matches!(response, Response::LeaderTransferred(_)),
+    }
+}

@@ -1,0 +1,278 @@
+//! Birth, crash and return of processes.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use quorate_core::boundary::{Config, RequestIds};
+use quorate_core::checkpoint::DATABASE;
+use quorate_core::disk::{Disk as _, DiskError, DiskErrorKind, DiskFile as _};
+use quorate_core::lease;
+use quorate_core::node::{LogContents, Node, RecoverError, Recovered};
+use quorate_core::types::MemberId;
+use quorate_core::wal::{self, Metadata, Wal, WalError};
+use quorate_core::watch::{Hub, HubConfig};
+
+use super::machine::Process;
+use super::{Event, World};
+use crate::check::Violation;
+use crate::check::durability::Found;
+use crate::disk::SimDisk;
+use crate::random::mix;
+
+/// The wall clock when a run begins.
+const BEGAN_UNIX_MS: u64 = 1_700_000_000_000;
+
+/// What a member begins with.
+struct Beginning {
+    recovered: Recovered,
+    wal: Wal<SimDisk>,
+    /// What the log held, if there was one.
+    found: Option<FoundLog>,
+}
+
+struct FoundLog {
+    base: u64,
+    entries: Vec<quorate_proto::raftpb::Entry>,
+    hard_state: quorate_proto::raftpb::HardState,
+}
+
+/// Why a member does not begin.
+enum Refusal {
+    /// The disk refused.
+    Disk,
+    /// What is there does not make a member.
+    Broken(String),
+}
+
+impl World {
+    /// Starts a process on a machine that has none.
+    pub(super) fn boot(&mut self, member: MemberId, life: u64) -> Result<(), Violation> {
+        let machine = &self.machines[&member];
+        if machine.process.is_some() || machine.life != life {
+            return Ok(());
+        }
+        let begun = self.begin(member);
+        if self.machines[&member].disk.is_dark() {
+            return self.lose_power(member);
+        }
+        let beginning = match begun {
+            Ok(beginning) => beginning,
+            Err(Refusal::Disk) => return self.stop_for_disk(member),
+            Err(Refusal::Broken(reason)) => {
+                let detail = format!("{member:?} cannot start: {reason}");
+                return Err(Violation::new("durable.recovered", detail));
+            }
+        };
+        if let Some(log) = &beginning.found {
+            let found = Found {
+                base: log.base,
+                entries: &log.entries,
+                hard_state: log.hard_state,
+            };
+            self.raft
+                .on_restart(&mut self.facts, &self.ledger, member, &found)?;
+            self.count("restart");
+            self.note("restarts", member, log.base + log.entries.len() as u64);
+        } else {
+            let nothing = Found {
+                base: 0,
+                entries: &[],
+                hard_state: Default::default(),
+            };
+            self.raft
+                .on_restart(&mut self.facts, &self.ledger, member, &nothing)?;
+            self.note("is founded", member, 0);
+        }
+        self.start_process(member, beginning);
+        self.turn_at(member, self.now_ns + 1_000);
+        self.audit_platter(member)
+    }
+
+    /// What the server's bootstrap does: the log and the image that are there, or a new log.
+    fn begin(&self, member: MemberId) -> Result<Beginning, Refusal> {
+        let mut disk = self.machines[&member].disk.clone();
+        let options = self.log_options();
+        let lease = lease::Config::new(self.options.tick, self.options.election_ticks, false);
+        disk.make_directory("member").map_err(|_| Refusal::Disk)?;
+        disk.sync_directory("").map_err(|_| Refusal::Disk)?;
+        if !wal::exists(&disk, &options)? {
+            let metadata = Metadata {
+                member,
+                cluster: self.cluster,
+            };
+            let wal = Wal::create(disk, options, metadata)?;
+            let recovered = Recovered::fresh(&self.founders, lease);
+            return Ok(Beginning {
+                recovered,
+                wal,
+                found: None,
+            });
+        }
+        let log = wal::recover(disk.clone(), options)?;
+        let snapshot = log
+            .snapshots
+            .last()
+            .expect("recovery finds a snapshot record");
+        let found = FoundLog {
+            base: snapshot.index.0,
+            entries: log.entries.clone(),
+            hard_state: log.hard_state,
+        };
+        let contents = LogContents {
+            hard_state: log.hard_state,
+            snapshot_index: snapshot.index,
+            snapshot_term: snapshot.term,
+            entries: log.entries,
+            older: log.older,
+        };
+        let image = read_image(&mut disk).map_err(|_| Refusal::Disk)?;
+        let recovered = Recovered::from_disk(image, contents, lease)?;
+        Ok(Beginning {
+            recovered,
+            wal: log.wal,
+            found: Some(found),
+        })
+    }
+
+    fn start_process(&mut self, member: MemberId, beginning: Beginning) {
+        let config = self.node_config(member);
+        let now_ns = self.now_ns;
+        let unix_ms = self.unix_ms();
+        let machine = self.machines.get_mut(&member).expect("a member");
+        let now = machine.clock.read(now_ns);
+        let hub_config = HubConfig {
+            response_bytes_max: 2 << 20,
+            progress_interval: config.tick * 20,
+            seed: config.seed,
+        };
+        machine.process = Some(Process {
+            node: Node::new(config, beginning.recovered, now),
+            wal: beginning.wal,
+            hub: Hub::new(hub_config),
+            inbox: Vec::new(),
+            turn_at_ns: None,
+            log_work: Vec::new(),
+            log_is_busy: false,
+            checkpoint: None,
+            ids: RequestIds::new(member, unix_ms, 1, 2),
+            open: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            revision_shown: 0,
+            applied_before: 0,
+        });
+    }
+
+    fn node_config(&self, member: MemberId) -> Config {
+        let machine = &self.machines[&member];
+        let storage = &self.options.storage;
+        Config {
+            member,
+            cluster: self.cluster,
+            seed: mix(self.seed ^ mix(machine.number ^ machine.life << 8)),
+            tick: self.options.tick,
+            election_ticks: self.options.election_ticks,
+            pre_vote: self.options.pre_vote,
+            request_bytes_max: 1 << 20,
+            quota_bytes: -1,
+            learners_max: 1,
+            lease_checkpoint: false,
+            checkpoint_bytes_min: storage.checkpoint_bytes_min,
+            log_bytes_in_memory_max: storage.log_bytes_in_memory_max,
+            request_timeout: self.options.request_timeout,
+            name: format!("m{}", machine.number),
+            client_urls: vec![format!("http://10.0.0.{}:2379", machine.number)],
+            request_ids: RequestIds::new(member, self.unix_ms(), 0, 2),
+        }
+    }
+
+    fn unix_ms(&self) -> u64 {
+        BEGAN_UNIX_MS + self.now_ns / 1_000_000
+    }
+
+    /// `kill -9`: what was written stays in the page cache.
+    pub(super) fn crash(&mut self, member: MemberId) {
+        self.note("crashes", member, 0);
+        self.end_process(member, SimDisk::crash);
+    }
+
+    /// The machine loses its power, and comes back after a while.
+    pub(super) fn lose_power(&mut self, member: MemberId) -> Result<(), Violation> {
+        self.count("power lost");
+        self.note("loses power", member, 0);
+        self.end_process(member, SimDisk::lose_power);
+        self.boot_later(member);
+        Ok(())
+    }
+
+    /// The disk has failed, and the member ends, as it must. Nothing is known of what the page cache holds that the
+    /// platter does not, so the machine is started anew.
+    pub(super) fn stop_for_disk(&mut self, member: MemberId) -> Result<(), Violation> {
+        self.count("stopped by its disk");
+        self.note("stops: its disk has failed", member, 0);
+        self.machines[&member].disk.set_capacity(None);
+        self.end_process(member, SimDisk::lose_power);
+        self.boot_later(member);
+        Ok(())
+    }
+
+    fn end_process(&mut self, member: MemberId, then: impl FnOnce(&SimDisk) -> SimDisk) {
+        let machine = self.machines.get_mut(&member).expect("a member");
+        let process = machine.process.take();
+        machine.life += 1;
+        machine.is_paused = false;
+        machine.deferred.clear();
+        machine.disk = then(&machine.disk);
+        self.raft.on_stop(member);
+        let watchers = process
+            .into_iter()
+            .flat_map(|process| process.streams.into_values());
+        for watcher in watchers.collect::<Vec<_>>() {
+            self.watcher_is_cut_off(watcher);
+        }
+    }
+
+    /// A process is started on the machine after a while.
+    pub(super) fn boot_later(&mut self, member: MemberId) {
+        let after_ns = self.faults.with_tail(self.options.faults.length_ns);
+        let life = self.machines[&member].life;
+        self.at(self.now_ns + after_ns, Event::Boot { member, life });
+    }
+
+    /// Lets a process stand still.
+    pub(super) fn pause(&mut self, member: MemberId) {
+        self.note("is paused", member, 0);
+        self.machines.get_mut(&member).expect("a member").is_paused = true;
+    }
+
+    /// Lets it go on: everything that was due happens now.
+    pub(super) fn resume(&mut self, member: MemberId) {
+        let machine = self.machines.get_mut(&member).expect("a member");
+        machine.is_paused = false;
+        for what in std::mem::take(&mut machine.deferred) {
+            self.in_process(self.now_ns, member, what);
+        }
+    }
+}
+
+fn read_image(disk: &mut SimDisk) -> Result<Option<Bytes>, DiskError> {
+    match disk.open(DATABASE) {
+        Ok(file) => file.read().map(Some),
+        Err(error) if error.kind == DiskErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl From<WalError> for Refusal {
+    fn from(error: WalError) -> Self {
+        match error {
+            WalError::Disk(_) => Self::Disk,
+            error => Self::Broken(error.to_string()),
+        }
+    }
+}
+
+impl From<RecoverError> for Refusal {
+    fn from(error: RecoverError) -> Self {
+        Self::Broken(error.to_string())
+    }
+}

@@ -1,0 +1,120 @@
+//! A machine: its disk and clock, and the process on it while there is one.
+
+use std::collections::BTreeMap;
+
+use quorate_core::boundary::{Input, RequestIds, Write};
+use quorate_core::checkpoint::Job;
+use quorate_core::node::Node;
+use quorate_core::types::{Index, Ticket, WriteNumber};
+use quorate_core::wal::Wal;
+use quorate_core::watch::{Hub, StreamId};
+
+use crate::clock::Clock;
+use crate::disk::{DiskFaults, SimDisk};
+use crate::options::Options;
+use crate::random::{Purpose, Stream};
+
+use super::Doing;
+use super::workload::Call;
+
+/// One machine.
+pub(super) struct Machine {
+    /// Its place in the list of members, from 1.
+    pub(super) number: u64,
+    pub(super) disk: SimDisk,
+    pub(super) clock: Clock,
+    pub(super) timing: Stream,
+    /// Counts processes; events of an earlier one are void.
+    pub(super) life: u64,
+    pub(super) process: Option<Process>,
+    pub(super) is_paused: bool,
+    /// What would have happened while it stood still.
+    pub(super) deferred: Vec<Doing>,
+    /// Whether its disk works a hundred times slower.
+    pub(super) is_slow: bool,
+}
+
+/// A running member.
+pub(super) struct Process {
+    pub(super) node: Node,
+    pub(super) wal: Wal<SimDisk>,
+    pub(super) hub: Hub,
+    /// Inputs since the last turn.
+    pub(super) inbox: Vec<Input>,
+    /// When the next turn is, if it is known.
+    pub(super) turn_at_ns: Option<u64>,
+    /// Work for the log's writer.
+    pub(super) log_work: Vec<LogWork>,
+    pub(super) log_is_busy: bool,
+    /// The checkpoint that is to be written.
+    pub(super) checkpoint: Option<Box<Job>>,
+    /// Ids for the requests of clients.
+    pub(super) ids: RequestIds,
+    /// Requests of clients that are not answered.
+    pub(super) open: BTreeMap<Ticket, OpenRequest>,
+    /// The watcher of each stream.
+    pub(super) streams: BTreeMap<StreamId, usize>,
+    /// The highest revision that a local read has shown.
+    pub(super) revision_shown: i64,
+    /// The applied index before the present turn.
+    pub(super) applied_before: u64,
+}
+
+/// Who waits for an answer.
+#[derive(Clone, Debug)]
+pub(super) struct OpenRequest {
+    pub(super) client: usize,
+    pub(super) operation: u64,
+    pub(super) call: Call,
+    /// The last committed index when it came.
+    pub(super) floor: u64,
+}
+
+/// Work for the log's writer.
+#[derive(Debug)]
+pub(super) enum LogWork {
+    Append(Write),
+    Read {
+        first: Index,
+        last: Index,
+        bytes_max: u64,
+    },
+}
+
+/// A step of the log's writer.
+#[derive(Debug)]
+pub(super) enum LogStage {
+    /// Takes all work and writes it.
+    Append,
+    /// Syncs what was written, then reads what is wanted.
+    Sync {
+        written: Option<WriteNumber>,
+        must_sync: bool,
+        reads: Vec<(Index, Index, u64)>,
+    },
+}
+
+impl Machine {
+    pub(super) fn new(seed: u64, number: u64, options: &Options) -> Self {
+        Self {
+            number,
+            disk: SimDisk::new(
+                Stream::new(seed, Purpose::Disk, number),
+                DiskFaults::default(),
+            ),
+            clock: Clock::draw(seed, number, options.faults.clock_rate_ppm),
+            timing: Stream::new(seed, Purpose::DiskTiming, number),
+            life: 0,
+            process: None,
+            is_paused: false,
+            deferred: Vec::new(),
+            is_slow: false,
+        }
+    }
+
+    /// How long a disk operation takes that usually takes this long.
+    pub(super) fn disk_ns(&mut self, usual_ns: u64, stall_ppm: u32) -> u64 {
+        let stalls = self.is_slow || self.timing.chance(stall_ppm);
+        self.timing.with_tail(usual_ns) * if stalls { 100 } else { 1 }
+    }
+}

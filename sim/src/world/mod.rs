@@ -1,0 +1,369 @@
+//! The world: one run, hand-stepped from event to event.
+//!
+//! It owns the queue of events, the machines, the network, the clients and the oracles, and carries out what nodes
+//! want done as the boundary says. No threads, no async: an event is taken, what it causes is queued, and the order of
+//! the queue (time, then number) is the only order there is.
+//!
+//! ```text
+//!   queue ──► event ──► machine: inbox ─turn─► Node ──► outputs ──► network, log writer, checkpoint, clients, watches
+//!     ▲                                                    │             │
+//!     └────────────────── later events ────────────────────┴─────────────┘            oracles look on everywhere
+//! ```
+
+mod clients;
+mod ending;
+mod faults;
+mod life;
+mod machine;
+mod storage;
+mod turn;
+mod watchers;
+mod workload;
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BinaryHeap};
+
+use quorate_core::checkpoint::MemberRecord;
+use quorate_core::lease;
+use quorate_core::member::{cluster_id, member_id};
+use quorate_core::types::{ClusterId, MemberId};
+
+use crate::check::ledger::Ledger;
+use crate::check::raft::Raft;
+use crate::check::state::Hashes;
+use crate::check::{Facts, Violation};
+use crate::model::Model;
+use crate::network::{Delivery, Network, NetworkCounts};
+use crate::options::Options;
+use crate::random::{Purpose, Stream};
+use crate::trace::{Trace, TraceHash};
+
+use clients::Client;
+use ending::Stage;
+use faults::Fault;
+use machine::{LogStage, Machine};
+use watchers::Watcher;
+
+/// Events that a run may have; a run with more is one that does not end.
+const EVENTS_MAX: u64 = 3_000_000;
+
+/// One run.
+pub struct World {
+    seed: u64,
+    options: Options,
+    now_ns: u64,
+    queue: BinaryHeap<Reverse<Scheduled>>,
+    scheduled: u64,
+    cluster: ClusterId,
+    /// The first members, as each of them is told.
+    founders: Vec<MemberRecord>,
+    machines: BTreeMap<MemberId, Machine>,
+    network: Network,
+    clients: Vec<Client>,
+    watchers: Vec<Watcher>,
+    stage: Stage,
+    faults: Stream,
+    audit: Stream,
+    /// What the oracles know.
+    raft: Raft,
+    ledger: Ledger,
+    hashes: Hashes,
+    facts: Facts,
+    counts: BTreeMap<&'static str, u64>,
+    trace: Trace,
+}
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The hash of its trace.
+    pub hash: TraceHash,
+    /// Events in it.
+    pub events: u64,
+    /// Simulated time.
+    pub simulated_ns: u64,
+    /// Facts compared.
+    pub facts: Facts,
+    /// Faults injected and other things that happened, by kind.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// What was wrong.
+    pub violation: Option<Violation>,
+}
+
+/// Something that will happen.
+#[derive(Debug)]
+enum Event {
+    /// A message arrives.
+    Deliver(Delivery),
+    /// Something happens in a process; void when that process is gone.
+    Process {
+        member: MemberId,
+        life: u64,
+        what: Doing,
+    },
+    /// A machine without a process gets one.
+    Boot { member: MemberId, life: u64 },
+    /// A client acts.
+    ClientActs(usize),
+    /// A client's request arrives at a member.
+    ClientCalls { client: usize, operation: u64 },
+    /// A client has waited long enough.
+    ClientGivesUp { client: usize, operation: u64 },
+    /// A watcher connects.
+    WatcherConnects(usize),
+    /// Something goes wrong.
+    FaultBegins,
+    /// It ends.
+    FaultEnds(Fault),
+    /// Load and faults end; what follows is judged by whether it heals.
+    Heal,
+    /// Looks whether it has healed.
+    Settle,
+}
+
+/// What happens in a process.
+#[derive(Debug)]
+enum Doing {
+    /// The node takes its inbox.
+    Turn,
+    /// The log's writer goes on.
+    Log(LogStage),
+    /// The next segment is made.
+    Segment(quorate_core::wal::SegmentOrder),
+    /// The checkpoint is written.
+    Checkpoint,
+    /// A watcher reads its stream.
+    Pull(usize),
+}
+
+#[derive(Debug)]
+struct Scheduled {
+    at_ns: u64,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.at_ns, self.number).cmp(&(other.at_ns, other.number))
+    }
+}
+
+impl World {
+    /// The run of a seed, before its first event.
+    pub fn new(seed: u64, verbose: bool) -> Self {
+        let options = Options::draw(seed);
+        let founders = founders(options.members);
+        let ids: Vec<_> = founders.iter().map(|member| member.id).collect();
+        let ttl_min = lease::Config::new(options.tick, options.election_ticks, false).ttl_min;
+        let machines = (1..)
+            .zip(&ids)
+            .map(|(number, &id)| (id, Machine::new(seed, number, &options)));
+        let mut world = Self {
+            now_ns: 0,
+            queue: BinaryHeap::new(),
+            scheduled: 0,
+            cluster: cluster_id(&ids),
+            machines: machines.collect(),
+            network: Network::new(seed, options.network),
+            clients: (0..options.load.clients)
+                .map(|client| Client::new(seed, client))
+                .collect(),
+            watchers: (0..options.load.watchers)
+                .map(|watcher| Watcher::new(seed, watcher, &options))
+                .collect(),
+            stage: Stage::Safety,
+            faults: Stream::new(seed, Purpose::Faults, 0),
+            audit: Stream::new(seed, Purpose::Audit, 0),
+            raft: Raft::new(&ids, ids.len() as u64),
+            ledger: Ledger::new(Model::new(ttl_min)),
+            hashes: Hashes::default(),
+            facts: Facts::new(),
+            counts: BTreeMap::new(),
+            trace: Trace::new(verbose),
+            seed,
+            options,
+            founders,
+        };
+        world.schedule_beginning(&ids);
+        world
+    }
+
+    /// Runs it to its end.
+    pub fn run(mut self) -> Outcome {
+        let violation = loop {
+            match self.step() {
+                Ok(true) => {}
+                Ok(false) => break None,
+                Err(violation) => break Some(violation),
+            }
+        };
+        let NetworkCounts {
+            lost,
+            repeated,
+            overtaken,
+            held,
+            ..
+        } = self.network.counts();
+        for (kind, count) in [
+            ("message lost", lost),
+            ("message repeated", repeated),
+            ("message overtaken", overtaken),
+            ("message held", held),
+        ] {
+            *self.counts.entry(kind).or_default() += count;
+        }
+        Outcome {
+            hash: self.trace.hash(),
+            events: self.trace.events(),
+            simulated_ns: self.now_ns,
+            facts: self.facts,
+            counts: self.counts,
+            violation,
+        }
+    }
+
+    fn schedule_beginning(&mut self, ids: &[MemberId]) {
+        for &member in ids {
+            self.at(0, Event::Boot { member, life: 0 });
+        }
+        for client in 0..self.clients.len() {
+            let pause_ns = self.clients[client].pause_ns(&self.options);
+            self.at(pause_ns, Event::ClientActs(client));
+        }
+        for watcher in 0..self.watchers.len() {
+            self.at(
+                self.options.election().as_nanos() as u64,
+                Event::WatcherConnects(watcher),
+            );
+        }
+        if let Some(delay_ns) = self.next_fault_ns() {
+            self.at(delay_ns, Event::FaultBegins);
+        }
+        self.at(self.options.safety_ns, Event::Heal);
+    }
+
+    /// One event. `false` when the run is over.
+    fn step(&mut self) -> Result<bool, Violation> {
+        let Some(Reverse(Scheduled { at_ns, event, .. })) = self.queue.pop() else {
+            return Err(Violation::new(
+                "converge.live",
+                "nothing will ever happen again",
+            ));
+        };
+        assert!(at_ns >= self.now_ns, "time does not go back");
+        self.now_ns = at_ns;
+        if self.trace.events() > EVENTS_MAX {
+            return Err(Violation::new(
+                "converge.live",
+                "the run has too many events",
+            ));
+        }
+        match event {
+            Event::Deliver(delivery) => self.on_delivery(delivery),
+            Event::Process { member, life, what } => self.on_process(member, life, what)?,
+            Event::Boot { member, life } => self.boot(member, life)?,
+            Event::ClientActs(client) => self.client_acts(client),
+            Event::ClientCalls { client, operation } => self.client_calls(client, operation)?,
+            Event::ClientGivesUp { client, operation } => self.client_gives_up(client, operation),
+            Event::WatcherConnects(watcher) => self.watcher_connects(watcher),
+            Event::FaultBegins => self.begin_fault()?,
+            Event::FaultEnds(fault) => self.end_fault(fault),
+            Event::Heal => self.heal(),
+            Event::Settle => return self.settle(),
+        }
+        Ok(true)
+    }
+
+    fn on_process(&mut self, member: MemberId, life: u64, what: Doing) -> Result<(), Violation> {
+        let machine = self.machines.get_mut(&member).expect("a member");
+        if machine.life != life || machine.process.is_none() {
+            return Ok(());
+        }
+        if machine.is_paused {
+            machine.deferred.push(what);
+            return Ok(());
+        }
+        match what {
+            Doing::Turn => self.turn(member),
+            Doing::Log(stage) => self.log_goes_on(member, stage),
+            Doing::Segment(order) => self.make_segment(member, &order),
+            Doing::Checkpoint => self.write_checkpoint(member),
+            Doing::Pull(watcher) => self.pull(member, watcher),
+        }
+    }
+
+    /// Queues an event.
+    fn at(&mut self, at_ns: u64, event: Event) {
+        self.scheduled += 1;
+        let number = self.scheduled;
+        let at_ns = at_ns.max(self.now_ns);
+        self.queue.push(Reverse(Scheduled {
+            at_ns,
+            number,
+            event,
+        }));
+    }
+
+    /// Queues something in the present process of a member.
+    fn in_process(&mut self, at_ns: u64, member: MemberId, what: Doing) {
+        let life = self.machines[&member].life;
+        self.at(at_ns, Event::Process { member, life, what });
+    }
+
+    fn count(&mut self, kind: &'static str) {
+        *self.counts.entry(kind).or_default() += 1;
+    }
+
+    /// Notes what happened at a member.
+    fn note(&mut self, kind: &'static str, member: MemberId, detail: u64) {
+        let digest = kind
+            .bytes()
+            .fold(0_u64, |sum, byte| sum.wrapping_mul(31) + u64::from(byte));
+        self.trace
+            .event(self.now_ns, &[digest, member.0, detail], &[], || {
+                format!("{} {kind} {detail}", name(member))
+            });
+    }
+
+    /// The member that leads, if one says so.
+    fn leader(&self) -> Option<MemberId> {
+        let leads = |member: &&MemberId| {
+            self.machines[member].process.is_some() && self.raft.position(**member).leads
+        };
+        self.machines.keys().find(leads).copied()
+    }
+}
+
+/// A member's id, short.
+fn name(member: MemberId) -> String {
+    format!("{:04x}", member.0 >> 48)
+}
+
+fn founders(count: u64) -> Vec<MemberRecord> {
+    let founder = |number: u64| {
+        let peer_urls = vec![format!("http://10.0.0.{number}:2380")];
+        MemberRecord {
+            id: member_id(&peer_urls, "simulation", None),
+            peer_urls,
+            name: format!("m{number}"),
+            client_urls: Vec::new(),
+            is_learner: false,
+        }
+    };
+    (1..=count).map(founder).collect()
+}

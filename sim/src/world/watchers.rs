@@ -1,0 +1,210 @@
+//! Watchers: clients that follow some keys through one member at a time, and go on elsewhere when that one dies.
+
+use bytes::Bytes;
+use prost::Message as _;
+use quorate_core::types::MemberId;
+use quorate_core::watch::StreamId;
+use quorate_proto::etcdserverpb as pb;
+use quorate_proto::etcdserverpb::watch_create_request::FilterType;
+use quorate_proto::etcdserverpb::watch_request::RequestUnion;
+
+use super::workload::key;
+use super::{Doing, Event, World, name};
+use crate::check::Violation;
+use crate::check::ledger::Ledger;
+use crate::check::watch::{Follow, Heard};
+use crate::options::Options;
+use crate::random::{Purpose, Stream};
+
+/// Responses that a watcher takes before it lets the member do something else.
+const RESPONSES_PER_PULL: usize = 8;
+
+/// One watcher.
+pub(super) struct Watcher {
+    stream: Stream,
+    follow: Follow,
+    progress_notify: bool,
+    /// Where it is connected.
+    at: Option<(MemberId, StreamId)>,
+    /// Whether it will read, and when is known already.
+    is_pulling: bool,
+}
+
+impl Watcher {
+    pub(super) fn new(seed: u64, number: u64, options: &Options) -> Self {
+        let mut stream = Stream::new(seed, Purpose::Client, 1_000 + number);
+        let first = stream.below(options.load.keys);
+        let range_end = match stream.below(4) {
+            0 => Bytes::new(),
+            1 => key(first + 3),
+            _ => Bytes::from_static(b"\0"),
+        };
+        let follow = Follow {
+            key: key(first),
+            range_end,
+            prev_kv: stream.chance(400_000),
+            no_delete: stream.chance(150_000),
+            // From now on, from the beginning, or from some later revision.
+            next: *stream.pick(&[0, 0, 1, 2, 20, 60]),
+        };
+        Self {
+            progress_notify: stream.chance(500_000),
+            stream,
+            follow,
+            at: None,
+            is_pulling: false,
+        }
+    }
+
+    fn request(&self) -> pb::WatchRequest {
+        let filters = if self.follow.no_delete {
+            vec![FilterType::Nodelete as i32]
+        } else {
+            Vec::new()
+        };
+        let create = pb::WatchCreateRequest {
+            key: self.follow.key.clone(),
+            range_end: self.follow.range_end.clone(),
+            start_revision: self.follow.next,
+            progress_notify: self.progress_notify,
+            filters,
+            prev_kv: self.follow.prev_kv,
+            ..pb::WatchCreateRequest::default()
+        };
+        pb::WatchRequest {
+            request_union: Some(RequestUnion::CreateRequest(create)),
+        }
+    }
+
+    /// What it has not heard although it is committed.
+    pub(super) fn missing(&self, ledger: &Ledger) -> Option<String> {
+        if self.at.is_none() {
+            return Some(format!("{:?} is not connected", self.follow));
+        }
+        let missed = self.follow.outstanding(ledger).next()?;
+        Some(format!(
+            "{:?} has not heard of {:?}",
+            self.follow, missed.kv
+        ))
+    }
+}
+
+impl World {
+    pub(super) fn watcher_connects(&mut self, number: usize) {
+        let members: Vec<_> = self.machines.keys().copied().collect();
+        let watcher = &mut self.watchers[number];
+        if watcher.at.is_some() {
+            return;
+        }
+        let member = *watcher.stream.pick(&members);
+        let retry_ns = watcher.stream.with_tail(100_000_000);
+        let machine = self.machines.get_mut(&member).expect("a member");
+        let now = machine.clock.read(self.now_ns);
+        let Some(process) = machine.process.as_mut().filter(|_| !machine.is_paused) else {
+            return self.at(self.now_ns + retry_ns, Event::WatcherConnects(number));
+        };
+        let stream = process.hub.open(now);
+        process.streams.insert(stream, number);
+        process
+            .hub
+            .handle(now, stream, watcher.request(), &process.node.view());
+        watcher.at = Some((member, stream));
+        let next = watcher.follow.next;
+        self.note("is watched", member, next as u64);
+        self.turn_at(member, self.now_ns + 1_000);
+    }
+
+    /// Its member is gone; it goes on at another one.
+    pub(super) fn watcher_is_cut_off(&mut self, number: usize) {
+        let watcher = &mut self.watchers[number];
+        watcher.at = None;
+        watcher.is_pulling = false;
+        let after_ns = watcher.stream.with_tail(100_000_000);
+        self.at(self.now_ns + after_ns, Event::WatcherConnects(number));
+    }
+
+    /// After a turn: the hub follows the store, and those that have something to hear will read it.
+    pub(super) fn serve_watches(
+        &mut self,
+        member: MemberId,
+        advanced: bool,
+    ) -> Result<(), Violation> {
+        let machine = self.machines.get_mut(&member).expect("a member");
+        let now = machine.clock.read(self.now_ns);
+        let process = machine.process.as_mut().expect("a running member");
+        if advanced || process.hub.deadline() <= now {
+            process.hub.advance(now, &process.node.view());
+        }
+        let ready: Vec<_> = process.hub.ready();
+        let numbers: Vec<_> = ready
+            .iter()
+            .filter_map(|stream| process.streams.get(stream).copied())
+            .collect();
+        for number in numbers {
+            self.pull_later(member, number);
+        }
+        Ok(())
+    }
+
+    fn pull_later(&mut self, member: MemberId, number: usize) {
+        let pause_ns = if self.is_safety() {
+            self.options.load.watch_pause_ns
+        } else {
+            1_000_000
+        };
+        let watcher = &mut self.watchers[number];
+        if !std::mem::replace(&mut watcher.is_pulling, true) {
+            let after_ns = watcher.stream.with_tail(pause_ns);
+            self.in_process(self.now_ns + after_ns, member, Doing::Pull(number));
+        }
+    }
+
+    /// The watcher reads what there is.
+    pub(super) fn pull(&mut self, member: MemberId, number: usize) -> Result<(), Violation> {
+        self.watchers[number].is_pulling = false;
+        for _ in 0..RESPONSES_PER_PULL {
+            let watcher = &mut self.watchers[number];
+            let Some((_, stream)) = watcher.at.filter(|(at, _)| *at == member) else {
+                return Ok(());
+            };
+            let machine = self.machines.get_mut(&member).expect("a member");
+            let process = machine.process.as_mut().expect("a running member");
+            let view = process.node.view();
+            let Some(response) = process.hub.next(stream, &view) else {
+                // The hub may name it again at once: reading far is done in slices.
+                self.turn_at(member, self.now_ns + 1_000);
+                return Ok(());
+            };
+            let words = [6, member.0, number as u64];
+            self.trace
+                .event(self.now_ns, &words, &response.encode_to_vec(), || {
+                    format!("{} tells watcher {number}: {response:?}", name(member))
+                });
+            match watcher
+                .follow
+                .hear(&mut self.facts, &self.ledger, &response)?
+            {
+                Heard::Going => {}
+                Heard::Compacted(revision) => {
+                    self.count("watch compacted");
+                    self.watchers[number].follow.next = revision;
+                    self.reconnect(member, stream, number);
+                }
+                Heard::Cancelled => {
+                    let detail = format!("watcher {number} is cancelled: {response:?}");
+                    return Err(Violation::new("watch.delivery", detail));
+                }
+            }
+        }
+        self.pull_later(member, number);
+        Ok(())
+    }
+
+    fn reconnect(&mut self, member: MemberId, stream: StreamId, number: usize) {
+        let machine = self.machines.get_mut(&member).expect("a member");
+        let process = machine.process.as_mut().expect("a running member");
+        process.hub.close(stream);
+        process.streams.remove(&stream);
+        self.watcher_is_cut_off(number);
+    }
+}
