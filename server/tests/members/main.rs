@@ -2,5 +2,6 @@
 
 mod one_member;
 mod pages;
+mod start;
 mod support;
 mod three_members;

@@ -226,9 +226,10 @@ impl Drop for Member {
 impl Process {
     fn spawn(arguments: &[String], data_dir: &Path) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_quorate"))
-            .args(arguments)
             .arg("--data-dir")
             .arg(data_dir)
+            // After it: a test may name another directory.
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
