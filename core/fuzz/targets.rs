@@ -23,7 +23,7 @@ use quorate_proto::{etcdserverpb, raftpb};
 /// input = flags, then segments: first index, length u16, bytes
 /// flags   bit 0: make the checksums right, so that what the records say is reached
 /// ```
-pub fn wal_recover(input: &[u8]) {
+pub(crate) fn wal_recover(input: &[u8]) {
     let Some((&flags, mut rest)) = input.split_first() else {
         return;
     };
@@ -97,7 +97,7 @@ pub fn wal_recover(input: &[u8]) {
 }
 
 /// Decodes everything that lies in a log entry or comes from a peer. What decodes can be encoded and means the same.
-pub fn raft_entry(input: &[u8]) {
+pub(crate) fn raft_entry(input: &[u8]) {
     let bytes = Bytes::copy_from_slice(input);
     if let Some(entry) = round_trip::<Entry>(bytes.clone()) {
         let _ = entry.kind();

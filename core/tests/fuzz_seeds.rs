@@ -3,6 +3,7 @@
 #[path = "../fuzz/targets.rs"]
 mod targets;
 
+#[expect(clippy::disallowed_methods, reason = "a test reads its saved inputs")]
 fn replay(name: &str, target: fn(&[u8])) {
     let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fuzz/seeds")

@@ -2,7 +2,7 @@
 
 use quorate_proto::raftpb::Entry;
 
-use super::error::{Damage, WalError};
+use super::error::WalError;
 use super::frame::{self, Place};
 use super::log::Span;
 use super::record::{self, Content, Fault};
@@ -86,12 +86,6 @@ fn read_span<F: DiskFile>(
                 "no frame",
             ),
         };
-        let Fault { expected, found } = fault;
-        return Err(WalError::Damaged(Damage {
-            path: segment.path.clone(),
-            offset: offset as u64,
-            expected,
-            found,
-        }));
+        return Err(fault.at(&segment.path, offset as u64));
     }
 }

@@ -21,6 +21,7 @@ use prost::Message;
 use quorate_proto::raftpb::{Entry, EntryType, HardState};
 use quorate_proto::walpb;
 
+use super::error::{Damage, WalError};
 use super::frame::{self, LENGTH_BYTES};
 use crate::boundary::SnapshotRecord;
 
@@ -214,6 +215,17 @@ impl Fault {
             expected: expected.into(),
             found: found.into(),
         }
+    }
+
+    /// The error that says so.
+    pub(super) fn at(self, path: &str, offset: u64) -> WalError {
+        let Self { expected, found } = self;
+        WalError::Damaged(Damage {
+            path: path.to_owned(),
+            offset,
+            expected,
+            found,
+        })
     }
 }
 

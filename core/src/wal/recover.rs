@@ -8,9 +8,9 @@ use prost::Message;
 use quorate_proto::etcdserverpb;
 use quorate_proto::raftpb::{Entry, HardState};
 
-use super::error::{Damage, WalError};
+use super::error::WalError;
 use super::frame;
-use super::record::Encoder;
+use super::record::{Encoder, Fault};
 use super::scan::{Scan, Tail};
 use super::segment::{self, Segment};
 use super::write::{Spare, Wal};
@@ -69,40 +69,17 @@ pub fn exists<D: Disk>(disk: &D, options: &Options) -> Result<bool, WalError> {
 /// handed out is durable, even if the process that wrote it never synced it.
 pub fn recover<D: Disk>(mut disk: D, options: Options) -> Result<Recovered<D>, WalError> {
     let mut segments = open_segments(&mut disk, &options)?;
-    let mut scan = Scan::default();
-    let mut tail = Tail {
-        length: 0,
-        torn: None,
-    };
-    let count = segments.len();
-    for (at, segment) in segments.iter_mut().enumerate() {
-        let bytes = segment.file.read()?;
-        tail = scan.add_segment(&segment.path, segment.sequence, &bytes, at + 1 == count)?;
-        segment.length = tail.length;
-        segment.content = bytes.slice(..tail.length as usize);
-    }
+    let (mut scan, tail) = scan_segments(&mut segments)?;
     let last = segments.last_mut().expect("there is a segment");
-    drop_unfinished_snapshot(&mut scan, last, &mut tail)?;
-    let end = |fault: (String, String)| {
-        let (expected, found) = fault;
-        WalError::Damaged(Damage {
-            path: last.path.clone(),
-            offset: last.length,
-            expected,
-            found,
-        })
-    };
-    let metadata = scan
-        .metadata
-        .clone()
-        .expect("each segment's head holds metadata");
-    let identity = etcdserverpb::Metadata::decode(metadata.clone())
-        .map_err(|error| end(("metadata".to_owned(), error.to_string())))?;
-    let snapshots = choose_snapshots(&mut scan).map_err(end)?;
+    let snapshots =
+        choose_snapshots(&mut scan).map_err(|fault| fault.at(&last.path, last.length))?;
     let begin = snapshots
         .last()
         .expect("there is a snapshot to begin at")
         .index;
+    let metadata = scan.metadata.expect("each segment's head holds metadata");
+    let identity = etcdserverpb::Metadata::decode(metadata.clone())
+        .map_err(|error| Fault::new("metadata", error.to_string()).at(&last.path, 0))?;
 
     let repair = repair_tail(&mut disk, &options, last, tail)?;
     for name in disk.list(&options.directory)? {
@@ -127,21 +104,37 @@ pub fn recover<D: Disk>(mut disk: D, options: Options) -> Result<Recovered<D>, W
         seed_due: true,
         failed: None,
     };
-    let entries = wal.read_entries(begin.next(), Index(u64::MAX), u64::MAX)?;
-    let older = wal.log.terms_up_to(begin);
-    let metadata = Metadata {
-        member: MemberId(identity.node_id),
-        cluster: ClusterId(identity.cluster_id),
-    };
     Ok(Recovered {
-        metadata,
+        metadata: Metadata {
+            member: MemberId(identity.node_id),
+            cluster: ClusterId(identity.cluster_id),
+        },
         snapshots,
         hard_state: wal.hard_state,
-        entries,
-        older,
+        entries: wal.read_entries(begin.next(), Index(u64::MAX), u64::MAX)?,
+        older: wal.log.terms_up_to(begin),
         wal,
         repair,
     })
+}
+
+/// Reads all segments, oldest first.
+fn scan_segments<F: DiskFile>(segments: &mut [Segment<F>]) -> Result<(Scan, Tail), WalError> {
+    let mut scan = Scan::default();
+    let mut tail = Tail {
+        length: 0,
+        torn: None,
+    };
+    let count = segments.len();
+    for (at, segment) in segments.iter_mut().enumerate() {
+        let bytes = segment.file.read()?;
+        tail = scan.add_segment(&segment.path, segment.sequence, &bytes, at + 1 == count)?;
+        segment.length = tail.length;
+        segment.content = bytes.slice(..tail.length as usize);
+    }
+    let last = segments.last_mut().expect("there is a segment");
+    drop_unfinished_snapshot(&mut scan, last, &mut tail)?;
+    Ok((scan, tail))
 }
 
 fn open_segments<D: Disk>(
@@ -164,20 +157,12 @@ fn open_segments<D: Disk>(
             .last()
             .filter(|before| sequence != before.sequence.wrapping_add(1))
         {
-            let (expected, found) = (
-                format!(
-                    "segment {:016x} after {}",
-                    before.sequence.wrapping_add(1),
-                    before.path
-                ),
-                "this one".to_owned(),
+            let expected = format!(
+                "segment {:016x} after {}",
+                before.sequence.wrapping_add(1),
+                before.path
             );
-            return Err(WalError::Damaged(Damage {
-                path,
-                offset: 0,
-                expected,
-                found,
-            }));
+            return Err(Fault::new(expected, "this one").at(&path, 0));
         }
         let file = disk.open(&path)?;
         segments.push(Segment {
@@ -202,14 +187,8 @@ fn drop_unfinished_snapshot<F>(
         return Ok(());
     };
     if position.sequence != last.sequence {
-        let expected = "a hard state that commits the snapshot".to_owned();
-        let (path, offset, found) = (last.path.clone(), last.length, "none".to_owned());
-        return Err(WalError::Damaged(Damage {
-            path,
-            offset,
-            expected,
-            found,
-        }));
+        let fault = Fault::new("a hard state that commits the snapshot", "none");
+        return Err(fault.at(&last.path, last.length));
     }
     last.length = position.offset;
     tail.length = position.offset;
@@ -218,7 +197,7 @@ fn drop_unfinished_snapshot<F>(
 }
 
 /// The snapshot records that the commit index reaches, and whether the log fits the last of them.
-fn choose_snapshots(scan: &mut Scan) -> Result<Vec<SnapshotRecord>, (String, String)> {
+fn choose_snapshots(scan: &mut Scan) -> Result<Vec<SnapshotRecord>, Fault> {
     let commit = scan.hard_state.commit;
     let snapshots: Vec<SnapshotRecord> = scan
         .snapshots
@@ -231,15 +210,13 @@ fn choose_snapshots(scan: &mut Scan) -> Result<Vec<SnapshotRecord>, (String, Str
         })
         .collect();
     let Some(begin) = snapshots.last() else {
-        return Err((
-            format!("a snapshot record at or below the commit index {commit}"),
-            "none".to_owned(),
-        ));
+        let expected = format!("a snapshot record at or below the commit index {commit}");
+        return Err(Fault::new(expected, "none"));
     };
     match scan.log.range() {
         None => scan.log.begin_after(begin.index, begin.term),
         Some((first, _)) if first > begin.index.next() => {
-            return Err((
+            return Err(Fault::new(
                 format!("entry {} after the snapshot", begin.index.next().0),
                 format!("entry {}", first.0),
             ));
@@ -248,7 +225,7 @@ fn choose_snapshots(scan: &mut Scan) -> Result<Vec<SnapshotRecord>, (String, Str
     }
     let last = scan.log.last();
     if commit > last.0 {
-        return Err((
+        return Err(Fault::new(
             format!("entries up to the commit index {commit}"),
             format!("entries up to {}", last.0),
         ));

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use quorate_proto::raftpb::HardState;
 use quorate_proto::walpb;
 
-use super::error::{Damage, WalError};
+use super::error::WalError;
 use super::frame::{self, Place};
 use super::log::{Log, Misplaced, Position};
 use super::record::{self, Content, Fault};
@@ -55,6 +55,26 @@ pub(super) struct Tail {
     pub(super) torn: Option<String>,
 }
 
+/// How far a walk over a segment came.
+struct Walk {
+    /// Where it ended.
+    offset: usize,
+    /// How many good frames lie before.
+    frames: u64,
+    /// Why it ended.
+    end: End,
+}
+
+/// What lies at the end of a walk.
+enum End {
+    /// A zero length word, or the end of the file.
+    Clean,
+    /// A frame that a power loss may have left.
+    Torn(Fault),
+    /// A frame that it cannot have left.
+    Damaged(Fault),
+}
+
 impl Scan {
     /// Reads a segment. Only in the last one may the tail be torn.
     pub(super) fn add_segment(
@@ -64,82 +84,86 @@ impl Scan {
         bytes: &Bytes,
         is_last: bool,
     ) -> Result<Tail, WalError> {
-        let mut offset = 0;
-        let mut frames = 0;
-        let damage = |offset: usize, fault: Fault| {
-            let Fault { expected, found } = fault;
-            WalError::Damaged(Damage {
-                path: path.to_owned(),
-                offset: offset as u64,
-                expected,
-                found,
-            })
-        };
-        let fault = loop {
-            let (fault, looks_torn) = match frame::read(bytes, offset) {
-                Place::End => break None,
-                Place::Frame { record, next } => {
-                    match record::decode(bytes.slice(record.clone()), self.checksum) {
-                        Ok((content, checksum)) => {
-                            // The chain before a seed is what the seed says.
-                            let before = self.checksum.unwrap_or(checksum);
-                            let position = Position {
-                                sequence,
-                                offset: offset as u64,
-                                checksum: before,
-                            };
-                            self.add_record(frames, content, position)
-                                .map_err(|fault| damage(offset, fault))?;
-                            self.checksum = Some(checksum);
-                            frames += 1;
-                            offset = next;
-                            continue;
-                        }
-                        Err(fault) => (fault, frame::has_zero_sector(bytes, record.start..next)),
-                    }
-                }
-                Place::CutShort => (Fault::new("a whole frame", "the end of the file"), true),
-                Place::Malformed(word) => (
-                    Fault::new("a length word", format!("{:016x}", word.swap_bytes())),
-                    false,
-                ),
-            };
-            if !(looks_torn && frames >= HEAD_FRAMES) {
-                return Err(damage(offset, fault));
+        let Walk {
+            offset,
+            frames,
+            end,
+        } = self.walk(sequence, bytes);
+        let fault = match end {
+            End::Damaged(fault) => return Err(fault.at(path, offset as u64)),
+            _ if frames < HEAD_FRAMES => {
+                Fault::new("the head of a segment", "the end of its content")
             }
-            break Some(fault);
+            End::Clean if frame::content_end(bytes) <= offset => {
+                return Ok(Tail {
+                    length: offset as u64,
+                    torn: None,
+                });
+            }
+            End::Clean => Fault::new("a frame, since others follow", "a length of zero"),
+            End::Torn(fault) => fault,
         };
-        if frames < HEAD_FRAMES {
-            return Err(damage(
-                offset,
-                Fault::new("the head of a segment", "nothing"),
-            ));
+        if !is_last || frames < HEAD_FRAMES {
+            return Err(fault.at(path, offset as u64));
         }
-        let torn = match fault {
-            None if frame::content_end(bytes) <= offset => None,
-            None => Some(Fault::new(
-                "a frame, since others follow",
-                "a length of zero",
-            )),
-            Some(fault) => Some(fault),
-        };
-        if let Some(fault) = torn.clone() {
-            if !is_last {
-                return Err(damage(offset, fault));
-            }
-            if let Some(seed) = find_seed(bytes, offset) {
-                let found = format!(
-                    "{}, though the seed at {seed} shows that it had been synced",
-                    fault.found
-                );
-                return Err(damage(offset, Fault { found, ..fault }));
-            }
+        if let Some(seed) = find_seed(bytes, offset) {
+            let found = format!(
+                "{}, though the seed at {seed} shows that it had been synced",
+                fault.found
+            );
+            return Err(Fault { found, ..fault }.at(path, offset as u64));
         }
-        let torn = torn.map(|fault| format!("expected {}, found {}", fault.expected, fault.found));
+        let torn = Some(format!(
+            "expected {}, found {}",
+            fault.expected, fault.found
+        ));
         Ok(Tail {
             length: offset as u64,
             torn,
         })
+    }
+
+    /// Takes in a segment's records up to the first place that is not a good frame.
+    fn walk(&mut self, sequence: u64, bytes: &Bytes) -> Walk {
+        let (mut offset, mut frames) = (0, 0);
+        let end = loop {
+            let (record, next) = match frame::read(bytes, offset) {
+                Place::End => break End::Clean,
+                Place::CutShort => {
+                    break End::Torn(Fault::new("a whole frame", "the end of the file"));
+                }
+                Place::Malformed(word) => {
+                    let word = format!("{:016x}", word.swap_bytes());
+                    break End::Damaged(Fault::new("a length word", word));
+                }
+                Place::Frame { record, next } => (record, next),
+            };
+            let body = record.start..next;
+            match record::decode(bytes.slice(record), self.checksum) {
+                Ok((content, checksum)) => {
+                    // The chain before the first seed is what the seed says.
+                    let before = self.checksum.unwrap_or(checksum);
+                    let position = Position {
+                        sequence,
+                        offset: offset as u64,
+                        checksum: before,
+                    };
+                    if let Err(fault) = self.add_record(frames, content, position) {
+                        break End::Damaged(fault);
+                    }
+                    self.checksum = Some(checksum);
+                    frames += 1;
+                    offset = next;
+                }
+                Err(fault) if frame::has_zero_sector(bytes, body) => break End::Torn(fault),
+                Err(fault) => break End::Damaged(fault),
+            }
+        };
+        Walk {
+            offset,
+            frames,
+            end,
+        }
     }
 
     fn add_record(
