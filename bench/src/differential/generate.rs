@@ -60,6 +60,8 @@ impl Operation {
 pub(super) struct Generator {
     random: SmallRng,
     next_watch: i64,
+    /// Watchers that were created and not cancelled; bounded, or a long run would be all about them.
+    open_watches: Vec<i64>,
     /// Whether the transaction being made deletes. One that deletes a key and then puts it with `ignore_value` or
     /// `ignore_lease` makes etcd 3.7.1 panic, so each transaction does one of the two.
     txn_deletes: bool,
@@ -68,12 +70,15 @@ pub(super) struct Generator {
 const PARTS: [&[u8]; 6] = [b"a", b"b", b"c", b"\x00", b"\xff", b"zz"];
 /// Leases live longer than any run, so that no clock decides anything.
 const TTL_MIN: i64 = 100_000;
+/// Watchers at a time.
+const OPEN_WATCHES_MAX: usize = 60;
 
 impl Generator {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             random: SmallRng::seed_from_u64(seed),
             next_watch: 1,
+            open_watches: Vec::new(),
             txn_deletes: false,
         }
     }
@@ -117,9 +122,20 @@ impl Generator {
                 alarm: self.pick(&[0, 1, 2]) as i32,
                 ..Default::default()
             }),
-            960..985 => Operation::WatchCreate(self.watch(known)),
-            _ => Operation::WatchCancel(self.random.random_range(1..self.next_watch.max(2))),
+            960..985 if self.open_watches.len() < OPEN_WATCHES_MAX => {
+                Operation::WatchCreate(self.watch(known))
+            }
+            _ => Operation::WatchCancel(self.watch_to_cancel()),
         }
+    }
+
+    /// Usually one that is open, now and then one that never was or is no more.
+    fn watch_to_cancel(&mut self) -> i64 {
+        if self.open_watches.is_empty() || self.chance(15) {
+            return self.random.random_range(1..self.next_watch.max(2));
+        }
+        let index = self.random.random_range(0..self.open_watches.len());
+        self.open_watches.swap_remove(index)
     }
 
     fn key(&mut self) -> Bytes {
@@ -332,6 +348,7 @@ impl Generator {
             self.next_watch
         };
         self.next_watch = self.next_watch.max(watch_id + 1);
+        self.open_watches.push(watch_id);
         let filters = (0..2)
             .filter(|_| self.random.random_ratio(10, 100))
             .collect();
