@@ -24,6 +24,10 @@
 //! everything after it in silence. So our writer begins each batch after a sync with a checksum seed, a record that
 //! every reader of the format accepts at any place. A seed that checks out after the bad place proves that the bad
 //! place had been synced: that is damage, not a torn tail.
+//!
+//! **After a failed sync.** The writer stops. But the page cache goes on showing what never reached the disk, and takes
+//! it for written, so a restarted process would read it, promise it, and lose it with the power. Recovery therefore
+//! writes everything behind the last seed again before it hands anything out.
 
 mod error;
 mod frame;

@@ -82,6 +82,7 @@ pub fn recover<D: Disk>(mut disk: D, options: Options) -> Result<Recovered<D>, W
         .map_err(|error| Fault::new("metadata", error.to_string()).at(&last.path, 0))?;
 
     let repair = repair_tail(&mut disk, &options, last, tail)?;
+    make_durable(&mut disk, &options, last, scan.seed_offset)?;
     for name in disk.list(&options.directory)? {
         if name.ends_with(".tmp") {
             disk.remove(&options.path(&name))?;
@@ -233,36 +234,49 @@ fn choose_snapshots(scan: &mut Scan) -> Result<Vec<SnapshotRecord>, Fault> {
     Ok(snapshots)
 }
 
-/// Cuts a torn tail, and makes the last segment durable and as long as a segment should be.
+/// Cuts a torn tail.
 fn repair_tail<D: Disk>(
     disk: &mut D,
     options: &Options,
     segment: &mut Segment<D::File>,
     tail: Tail,
 ) -> Result<Option<Repair>, WalError> {
-    let repair = match tail.torn {
-        None => None,
-        Some(reason) => {
-            let bytes = segment.file.read()?;
-            let end = frame::content_end(&bytes) as u64;
-            let copy = copy_aside(disk, options, &segment.path, &bytes[..end as usize])?;
-            zero(&mut segment.file, tail.length, end)?;
-            let (path, offset) = (segment.path.clone(), tail.length);
-            Some(Repair {
-                path,
-                offset,
-                bytes: end.saturating_sub(offset),
-                reason,
-                copy,
-            })
-        }
+    let Some(reason) = tail.torn else {
+        return Ok(None);
     };
+    let bytes = segment.file.read()?;
+    let end = frame::content_end(&bytes) as u64;
+    let copy = copy_aside(disk, options, &segment.path, &bytes[..end as usize])?;
+    zero(&mut segment.file, tail.length, end)?;
+    let (path, offset) = (segment.path.clone(), tail.length);
+    Ok(Some(Repair {
+        path,
+        offset,
+        bytes: end.saturating_sub(offset),
+        reason,
+        copy,
+    }))
+}
+
+/// Makes the last segment durable, and as long as a segment should be.
+///
+/// A sync alone would not do: after one that failed, the page cache holds what the disk does not, and takes it for
+/// written. So everything that is not known to have been synced well is written again.
+fn make_durable<D: Disk>(
+    disk: &mut D,
+    options: &Options,
+    segment: &mut Segment<D::File>,
+    seed_offset: u64,
+) -> Result<(), WalError> {
+    let content = segment.content()?;
+    let unproven = content.slice(content.len().min(seed_offset as usize)..);
+    segment.file.write_at(seed_offset, &unproven)?;
     if segment.file.length() < options.segment_bytes {
         segment.file.truncate(options.segment_bytes)?;
     }
     segment.file.sync()?;
     disk.sync_directory(&options.directory)?;
-    Ok(repair)
+    Ok(())
 }
 
 /// Copies the segment, as etcd does. A full disk must not keep a member from starting.

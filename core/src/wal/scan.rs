@@ -30,6 +30,9 @@ pub(super) struct Scan {
     pub(super) log: Log,
     /// Snapshot records that would start the log anew, as long as no hard state shows that they hold.
     pub(super) pending: Vec<Pending>,
+    /// The offset of the last seed in its segment, which is the last segment, since each begins with one. What lies
+    /// before it was synced, without an error, by whoever wrote the seed.
+    pub(super) seed_offset: u64,
     /// The last record.
     last: Option<Position>,
 }
@@ -179,7 +182,7 @@ impl Scan {
         }
         self.last = Some(position);
         match content {
-            Content::Seed(_) => {}
+            Content::Seed(_) => self.seed_offset = position.offset,
             Content::Metadata(metadata) => match &self.metadata {
                 Some(first) if *first != metadata => {
                     return Err(Fault::new(

@@ -151,6 +151,8 @@ enum Step {
     },
     Flush,
     Sync,
+    /// The sync fails, and so the process ends; nothing else is wrong with the disk.
+    FailSync(u64),
     Purge,
     /// The process ends.
     Kill,
@@ -178,6 +180,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => install,
         1 => Just(Step::Flush),
         4 => Just(Step::Sync),
+        1 => any::<u64>().prop_map(Step::FailSync),
         1 => Just(Step::Purge),
         1 => Just(Step::Kill),
         2 => any::<u64>().prop_map(Step::PowerLoss),
@@ -280,6 +283,13 @@ impl Harness {
             Step::Sync => {
                 self.wal.sync()?;
                 self.model.synced = self.model.history.len();
+            }
+            Step::FailSync(seed) => {
+                self.disk.fail_sync(Random(*seed));
+                if self.wal.sync().is_ok() {
+                    self.model.synced = self.model.history.len(); // There was nothing to sync.
+                }
+                self.crash(None);
             }
             Step::Purge => {
                 self.wal.purge_before(Index(commit), 2)?;

@@ -24,6 +24,8 @@ struct State {
     operations: usize,
     /// From this operation on, everything fails.
     fail_from: Option<usize>,
+    /// The next sync of a file fails, with this draw of what it wrote.
+    fail_sync: Option<Random>,
 }
 
 #[derive(Debug)]
@@ -47,6 +49,9 @@ struct File {
     synced_length: usize,
     /// For each sector written since the last sync: its versions, the synced one first, the present one excluded.
     before: BTreeMap<usize, Vec<Vec<u8>>>,
+    /// Sectors that a failed sync did not write, with what the platter holds. The page cache has the present version
+    /// and takes it for clean.
+    forgotten: BTreeMap<usize, Vec<u8>>,
 }
 
 /// A small generator; tests need no better one.
@@ -144,8 +149,7 @@ impl TestDisk {
         Self(Rc::new(RefCell::new(State {
             nodes,
             root,
-            operations: 0,
-            fail_from: None,
+            ..State::default()
         })))
     }
 
@@ -156,8 +160,7 @@ impl TestDisk {
         Self(Rc::new(RefCell::new(State {
             nodes,
             root: state.root.clone(),
-            operations: 0,
-            fail_from: None,
+            ..State::default()
         })))
     }
 
@@ -169,6 +172,11 @@ impl TestDisk {
     /// Makes the operation with this number and all later ones fail, without effect.
     pub(super) fn fail_from(&self, operation: Option<usize>) {
         self.0.borrow_mut().fail_from = operation;
+    }
+
+    /// Makes the next sync of a file fail, after which the disk takes everything for written.
+    pub(super) fn fail_sync(&self, random: Random) {
+        self.0.borrow_mut().fail_sync = Some(random);
     }
 
     /// The content of a file.
@@ -226,13 +234,19 @@ impl Directory {
 impl File {
     fn after_power_loss(&self, random: &mut Random) -> Self {
         let mut bytes = self.bytes.clone();
-        for (sector, versions) in &self.before {
+        let mut put_back = |sector: usize, version: &[u8]| {
+            let start = sector * SECTOR_BYTES;
+            let end = (start + SECTOR_BYTES).min(bytes.len());
+            for (at, byte) in bytes[start..end].iter_mut().enumerate() {
+                *byte = version.get(at).copied().unwrap_or(0);
+            }
+        };
+        for (&sector, version) in &self.forgotten {
+            put_back(sector, version);
+        }
+        for (&sector, versions) in &self.before {
             if let Some(version) = versions.get(random.below(versions.len() + 1)) {
-                let start = sector * SECTOR_BYTES;
-                let end = (start + SECTOR_BYTES).min(bytes.len());
-                for (at, byte) in bytes[start..end].iter_mut().enumerate() {
-                    *byte = version.get(at).copied().unwrap_or(0);
-                }
+                put_back(sector, version);
             }
         }
         if self.synced_length < bytes.len() && random.below(2) == 0 {
@@ -241,7 +255,7 @@ impl File {
         Self {
             synced_length: bytes.len(),
             bytes,
-            before: BTreeMap::new(),
+            ..Self::default()
         }
     }
 
@@ -250,13 +264,27 @@ impl File {
         for sector in offset / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES) {
             let start = (sector * SECTOR_BYTES).min(self.bytes.len());
             let stop = (start + SECTOR_BYTES).min(self.bytes.len());
-            self.before
-                .entry(sector)
-                .or_default()
-                .push(self.bytes[start..stop].to_vec());
+            let platter = self.forgotten.remove(&sector);
+            let versions = self.before.entry(sector).or_default();
+            versions.extend(platter);
+            versions.push(self.bytes[start..stop].to_vec());
         }
         self.bytes.resize(self.bytes.len().max(end), 0);
         self.bytes[offset..end].copy_from_slice(bytes);
+    }
+
+    fn sync(&mut self) {
+        self.before.clear();
+        self.synced_length = self.bytes.len();
+    }
+
+    fn fail_to_sync(&mut self, random: &mut Random) {
+        for (sector, mut versions) in std::mem::take(&mut self.before) {
+            let reached = random.below(versions.len() + 1);
+            if reached < versions.len() {
+                self.forgotten.insert(sector, versions.swap_remove(reached));
+            }
+        }
     }
 }
 
@@ -412,9 +440,10 @@ impl DiskFile for TestFile {
     }
 
     fn sync(&mut self) -> Result<(), DiskError> {
-        self.change("sync", |file| {
-            file.before.clear();
-            file.synced_length = file.bytes.len();
-        })
+        let Some(mut random) = self.disk.0.borrow_mut().fail_sync.take() else {
+            return self.change("sync", File::sync);
+        };
+        self.change("sync", |file| file.fail_to_sync(&mut random))?;
+        Err(error("sync", &self.path, DiskErrorKind::Failed))
     }
 }
