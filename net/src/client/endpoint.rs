@@ -96,8 +96,21 @@ impl FromStr for Endpoint {
 }
 
 impl Endpoint {
-    /// Makes a connection.
-    pub(super) async fn connect(&self, timeout: Duration) -> Result<Channel, EndpointError> {
+    /// Makes a connection; one in use is tested as `keep_alive` says: how often, and how long an answer may take.
+    pub(super) async fn connect(
+        &self,
+        timeout: Duration,
+        keep_alive: Option<(Duration, Duration)>,
+    ) -> Result<Channel, EndpointError> {
+        let configure = |endpoint: tonic::transport::Endpoint| {
+            let endpoint = endpoint.connect_timeout(timeout);
+            match keep_alive {
+                Some((interval, patience)) => endpoint
+                    .http2_keep_alive_interval(interval)
+                    .keep_alive_timeout(patience),
+                None => endpoint,
+            }
+        };
         let unreachable = |reason: String| EndpointError::Unreachable {
             endpoint: self.text.clone(),
             reason,
@@ -106,11 +119,7 @@ impl Endpoint {
             Target::Tcp(address) => {
                 let endpoint = Channel::from_shared(format!("http://{address}"));
                 let endpoint = endpoint.map_err(|error| unreachable(error.to_string()))?;
-                endpoint
-                    .connect_timeout(timeout)
-                    .tcp_nodelay(true)
-                    .connect()
-                    .await
+                configure(endpoint).tcp_nodelay(true).connect().await
             }
             Target::Unix(path) => {
                 let path = path.clone();
@@ -118,8 +127,7 @@ impl Endpoint {
                     let path = path.clone();
                     async move { UnixStream::connect(path).await.map(TokioIo::new) }
                 });
-                Channel::from_static("http://localhost")
-                    .connect_timeout(timeout)
+                configure(Channel::from_static("http://localhost"))
                     .connect_with_connector(connector)
                     .await
             }

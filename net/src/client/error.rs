@@ -24,6 +24,12 @@ pub enum ClientError {
     Deadline,
 }
 
+impl From<Status> for ClientError {
+    fn from(status: Status) -> Self {
+        Self::Status(Box::new(status))
+    }
+}
+
 impl ClientError {
     /// Whether the same call may be sent again.
     pub(super) fn may_repeat(&self, is_safe: bool) -> bool {

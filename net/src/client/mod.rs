@@ -12,6 +12,7 @@
 
 mod endpoint;
 mod error;
+mod watch;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -24,15 +25,15 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::ClientError;
+pub use watch::Watches;
 
+use crate::grpc::etcdserverpb::auth_client::AuthClient;
 use crate::grpc::etcdserverpb::cluster_client::ClusterClient;
 use crate::grpc::etcdserverpb::kv_client::KvClient;
 use crate::grpc::etcdserverpb::lease_client::LeaseClient;
 use crate::grpc::etcdserverpb::maintenance_client::MaintenanceClient;
 use crate::grpc::etcdserverpb::watch_client::WatchClient;
 
-/// The largest answer that is accepted; etcd's clients take anything.
-const RECEIVE_BYTES_MAX: usize = i32::MAX as usize;
 /// Between two attempts when every endpoint was tried; etcd's value.
 const RETRY_PAUSE: Duration = Duration::from_millis(25);
 
@@ -45,8 +46,12 @@ pub struct Config {
     pub dial_timeout: Duration,
     /// For one call with all its retries; `None` waits for ever.
     pub call_timeout: Option<Duration>,
+    /// How often a connection in use is tested, and how long an answer may take; `None` never tests.
+    pub keep_alive: Option<(Duration, Duration)>,
     /// The largest request in bytes that is sent.
     pub request_bytes_max: usize,
+    /// The largest answer in bytes that is accepted; etcd's clients take anything.
+    pub response_bytes_max: usize,
     /// Sent as `token` metadata.
     pub token: Option<String>,
 }
@@ -57,7 +62,9 @@ impl Default for Config {
             endpoints: vec![Endpoint::default()],
             dial_timeout: Duration::from_secs(2),
             call_timeout: Some(Duration::from_secs(5)),
+            keep_alive: None,
             request_bytes_max: 2 << 20,
+            response_bytes_max: i32::MAX as usize,
             token: None,
         }
     }
@@ -123,7 +130,7 @@ impl Client {
             return Ok(channel.clone());
         }
         let channel = self.config.endpoints[number]
-            .connect(self.config.dial_timeout)
+            .connect(self.config.dial_timeout, self.config.keep_alive)
             .await?;
         *connection = Some(channel.clone());
         Ok(channel)
@@ -186,7 +193,7 @@ impl Client {
             // The connection may be gone; the next use makes a new one.
             *self.connections[number].lock().await = None;
         }
-        answer.map_err(|status| ClientError::Status(Box::new(status)))
+        answer.map_err(ClientError::from)
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
@@ -208,7 +215,7 @@ impl Client {
 
     fn kv(&self, channel: Channel) -> KvClient<Channel> {
         KvClient::new(channel)
-            .max_decoding_message_size(RECEIVE_BYTES_MAX)
+            .max_decoding_message_size(self.config.response_bytes_max)
             .max_encoding_message_size(self.config.request_bytes_max)
     }
 
@@ -217,6 +224,29 @@ impl Client {
         self.call(Repeat::Safe, |channel| {
             let request = self.request(request.clone());
             async move { self.kv(channel).range(request).await }
+        })
+        .await
+    }
+
+    /// Reads keys with the streamed call, and puts the pieces together.
+    pub async fn range_stream(
+        &self,
+        request: pb::RangeRequest,
+    ) -> Result<pb::RangeResponse, ClientError> {
+        self.call(Repeat::Safe, |channel| {
+            let request = self.request(request.clone());
+            async move {
+                let mut pieces = self.kv(channel).range_stream(request).await?.into_inner();
+                let mut whole = pb::RangeResponse::default();
+                while let Some(piece) = pieces.message().await? {
+                    let piece = piece.range_response.unwrap_or_default();
+                    whole.header = piece.header.or(whole.header);
+                    whole.kvs.extend(piece.kvs);
+                    whole.more |= piece.more;
+                    whole.count = whole.count.max(piece.count);
+                }
+                Ok(Response::new(whole))
+            }
         })
         .await
     }
@@ -329,9 +359,7 @@ impl Client {
         let requests =
             self.request_with_leader(tokio_stream::wrappers::ReceiverStream::new(requests));
         let answer = LeaseClient::new(channel).lease_keep_alive(requests).await;
-        answer
-            .map(Response::into_inner)
-            .map_err(|status| ClientError::Status(Box::new(status)))
+        answer.map(Response::into_inner).map_err(ClientError::from)
     }
 
     /// Opens a watch stream, which ends when its member loses the leader.
@@ -342,11 +370,10 @@ impl Client {
         let channel = self.any_connection().await?;
         let requests =
             self.request_with_leader(tokio_stream::wrappers::ReceiverStream::new(requests));
-        let mut client = WatchClient::new(channel).max_decoding_message_size(RECEIVE_BYTES_MAX);
+        let mut client =
+            WatchClient::new(channel).max_decoding_message_size(self.config.response_bytes_max);
         let answer = client.watch(requests).await;
-        answer
-            .map(Response::into_inner)
-            .map_err(|status| ClientError::Status(Box::new(status)))
+        answer.map(Response::into_inner).map_err(ClientError::from)
     }
 
     /// The members of the cluster.
@@ -386,6 +413,28 @@ impl Client {
             async move { MaintenanceClient::new(channel).alarm(request).await }
         })
         .await
+    }
+
+    /// Asks the member of the endpoint in use, which must lead, to hand over to another one.
+    pub async fn move_leader(&self, target_id: u64) -> Result<pb::MoveLeaderResponse, ClientError> {
+        self.call(Repeat::Never, |channel| {
+            let request = self.request(pb::MoveLeaderRequest { target_id });
+            async move { MaintenanceClient::new(channel).move_leader(request).await }
+        })
+        .await
+    }
+
+    /// Trades a name and a password for a token.
+    pub async fn authenticate(&self, name: &str, password: &str) -> Result<String, ClientError> {
+        let request = pb::AuthenticateRequest {
+            name: name.to_string(),
+            password: password.to_string(),
+        };
+        let response = self.call(Repeat::Safe, |channel| {
+            let request = self.request(request.clone());
+            async move { AuthClient::new(channel).authenticate(request).await }
+        });
+        Ok(response.await?.token)
     }
 
     /// A connection to the first endpoint that takes one.

@@ -1,0 +1,173 @@
+//! The format for people.
+
+use std::fmt::Write;
+
+use quorate_proto::etcdserverpb as pb;
+use quorate_proto::mvccpb::KeyValue;
+
+use super::{Answer, Health, Printer, table};
+
+pub(super) fn render(printer: &Printer, answer: &Answer<'_>) -> Vec<u8> {
+    let text = match answer {
+        Answer::Put(response) => return put(printer, response),
+        Answer::Range(response) => return key_values(printer, &response.kvs),
+        Answer::Delete(response) => return delete(printer, response),
+        Answer::Txn(response) => return txn(printer, response),
+        Answer::Watch(response) => return watch(printer, response),
+        Answer::Grant(response) => format!(
+            "lease {:016x} granted with TTL({}s)\n",
+            response.id, response.ttl
+        ),
+        Answer::Revoke(id, _) => format!("lease {id:016x} revoked\n"),
+        Answer::KeepAlive(response) => format!(
+            "lease {:016x} keepalived with TTL({})\n",
+            response.id, response.ttl
+        ),
+        Answer::TimeToLive(response, keys) => return time_to_live(response, *keys),
+        Answer::Leases(response) => leases(response),
+        Answer::Members(response) => rows(&table::member_rows(response)),
+        Answer::Health(list) => health(list),
+        Answer::Status(list) => rows(&table::status_rows(list)),
+        Answer::HashKv(list) => rows(&table::hash_kv_rows(list)),
+        Answer::Alarms(response) => alarms(response),
+        Answer::MoveLeader { from, to, .. } => {
+            format!("Leadership transferred from {from:x} to {to:x}\n")
+        }
+    };
+    text.into_bytes()
+}
+
+fn key_value(printer: &Printer, kv: &KeyValue, out: &mut Vec<u8>) {
+    let mut line = |bytes: &[u8]| {
+        if printer.is_hex {
+            out.extend(
+                bytes
+                    .iter()
+                    .flat_map(|byte| format!("\\x{byte:02x}").into_bytes()),
+            );
+        } else {
+            out.extend_from_slice(bytes);
+        }
+        out.push(b'\n');
+    };
+    if !printer.values_only {
+        line(&kv.key);
+    }
+    line(&kv.value);
+}
+
+fn key_values<'a>(printer: &Printer, kvs: impl IntoIterator<Item = &'a KeyValue>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for kv in kvs {
+        key_value(printer, kv, &mut out);
+    }
+    out
+}
+
+fn put(printer: &Printer, response: &pb::PutResponse) -> Vec<u8> {
+    let mut out = b"OK\n".to_vec();
+    out.extend(key_values(printer, &response.prev_kv));
+    out
+}
+
+fn delete(printer: &Printer, response: &pb::DeleteRangeResponse) -> Vec<u8> {
+    let mut out = format!("{}\n", response.deleted).into_bytes();
+    out.extend(key_values(printer, &response.prev_kvs));
+    out
+}
+
+fn txn(printer: &Printer, response: &pb::TxnResponse) -> Vec<u8> {
+    use pb::response_op::Response;
+    let mut out = if response.succeeded {
+        b"SUCCESS\n".to_vec()
+    } else {
+        b"FAILURE\n".to_vec()
+    };
+    for operation in &response.responses {
+        out.push(b'\n');
+        match &operation.response {
+            Some(Response::ResponseRange(response)) => {
+                out.extend(key_values(printer, &response.kvs));
+            }
+            Some(Response::ResponsePut(response)) => out.extend(put(printer, response)),
+            Some(Response::ResponseDeleteRange(response)) => out.extend(delete(printer, response)),
+            // Nobody can write a nested transaction here, so that nobody gets its answer.
+            Some(Response::ResponseTxn(_)) | None => out.extend(b"unexpected response\n"),
+        }
+    }
+    out
+}
+
+fn watch(printer: &Printer, response: &pb::WatchResponse) -> Vec<u8> {
+    let mut out = Vec::new();
+    for event in &response.events {
+        out.extend_from_slice(event.r#type().as_str_name().as_bytes());
+        out.push(b'\n');
+        out.extend(key_values(printer, &event.prev_kv));
+        out.extend(key_values(printer, &event.kv));
+    }
+    out
+}
+
+fn time_to_live(response: &pb::LeaseTimeToLiveResponse, keys: bool) -> Vec<u8> {
+    let id = response.id;
+    if response.granted_ttl == 0 && response.ttl == -1 {
+        return format!("lease {id:016x} already expired\n").into_bytes();
+    }
+    let (granted, remaining) = (response.granted_ttl, response.ttl);
+    let mut out = format!("lease {id:016x} granted with TTL({granted}s), remaining({remaining}s)")
+        .into_bytes();
+    if keys {
+        out.extend_from_slice(b", attached keys([");
+        out.extend(response.keys.join(&b' '));
+        out.extend_from_slice(b"])");
+    }
+    out.push(b'\n');
+    out
+}
+
+fn leases(response: &pb::LeaseLeasesResponse) -> String {
+    let mut text = format!("found {} leases\n", response.leases.len());
+    for lease in &response.leases {
+        writeln!(text, "{:016x}", lease.id).expect("memory takes it");
+    }
+    text
+}
+
+fn rows(rows: &[Vec<String>]) -> String {
+    rows.iter().map(|row| row.join(", ") + "\n").collect()
+}
+
+/// Endpoints that are well go to stdout, others to stderr.
+fn health(list: &[Health]) -> String {
+    let mut text = String::new();
+    for health in list {
+        let Health {
+            endpoint,
+            took,
+            error,
+        } = health;
+        if error.is_empty() {
+            text +=
+                &format!("{endpoint} is healthy: successfully committed proposal: took = {took}\n");
+        } else {
+            eprintln!("{endpoint} is unhealthy: failed to commit proposal: {error}");
+        }
+    }
+    text
+}
+
+fn alarms(response: &pb::AlarmResponse) -> String {
+    let mut text = String::new();
+    for alarm in &response.alarms {
+        let mut words = Vec::new();
+        if alarm.member_id != 0 {
+            words.push(format!("memberID:{}", alarm.member_id));
+        }
+        if alarm.alarm != 0 {
+            words.push(format!("alarm:{}", alarm.alarm().as_str_name()));
+        }
+        text += &(words.join(" ") + "\n");
+    }
+    text
+}
