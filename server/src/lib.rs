@@ -21,6 +21,7 @@ mod gauges;
 pub mod http;
 pub mod io;
 pub mod log;
+mod member;
 pub mod metrics;
 mod peer;
 pub mod run;

@@ -15,10 +15,10 @@ use tracing::warn;
 
 use super::queue::Queue;
 use crate::log::lines;
-use crate::metrics::Metrics;
+use crate::state::ServerState;
 
 /// Segments of a single member that are kept although a checkpoint covers them; etcd's `--max-wals`.
-pub(crate) const SEGMENTS_KEPT: usize = 5;
+const SEGMENTS_KEPT: usize = 5;
 
 /// A sync that takes longer is worth a line.
 const SLOW_SYNC: Duration = Duration::from_secs(1);
@@ -43,9 +43,7 @@ pub(crate) enum Work {
 struct Writer<D: Disk> {
     wal: Wal<D>,
     inbox: Arc<Queue<Input>>,
-    metrics: Arc<Metrics>,
-    /// Segments that a purge leaves.
-    segments_kept: usize,
+    state: Arc<ServerState>,
     orders: Sender<SegmentOrder>,
     segments: Receiver<D::File>,
     /// What one batch answers.
@@ -58,8 +56,7 @@ pub(crate) fn run<D>(
     disk: D,
     work: &Queue<Work>,
     inbox: Arc<Queue<Input>>,
-    metrics: Arc<Metrics>,
-    segments_kept: usize,
+    state: Arc<ServerState>,
 ) where
     D: Disk + Send + 'static,
     D::File: Send,
@@ -75,8 +72,7 @@ pub(crate) fn run<D>(
     let mut writer = Writer {
         wal,
         inbox,
-        metrics,
-        segments_kept,
+        state,
         orders,
         segments,
         answers: Vec::new(),
@@ -136,10 +132,10 @@ impl<D: Disk> Writer<D> {
             let begun = Instant::now();
             self.wal.flush()?;
             let flushed = Instant::now();
-            self.metrics.wal_write.observe(flushed - begun);
+            self.state.metrics.wal_write.observe(flushed - begun);
             self.wal.sync()?;
             let took = flushed.elapsed();
-            self.metrics.wal_fsync.observe(took);
+            self.state.metrics.wal_fsync.observe(took);
             if took > SLOW_SYNC {
                 lines::slow_fdatasync(took);
             }
@@ -147,8 +143,12 @@ impl<D: Disk> Writer<D> {
             self.wal.flush()?;
         }
         self.answers.push(Input::Written(last));
-        if let Some(index) = checkpoint {
-            self.wal.purge_before(index, self.segments_kept)?;
+        if let Some(index) = checkpoint
+            && self.state.status().members.len() <= 1
+        {
+            // A follower that lags is served from the log alone, since no snapshot can be sent to it: with peers
+            // all of it is kept.
+            self.wal.purge_before(index, SEGMENTS_KEPT)?;
         }
         Ok(())
     }

@@ -1,0 +1,356 @@
+//! The threads of one running member, and how they begin and end.
+//!
+//! ```text
+//!   main: signals, accepting      io-0 .. io-n: clients       peers: the other members
+//!   consensus: the node           log: append and sync        checkpoints: images
+//! ```
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use quorate_core::boundary::{self, RequestIds};
+use quorate_core::checkpoint;
+use quorate_core::node::Node;
+use quorate_core::wal::{Metadata, Wal};
+use quorate_net::peer::Identity;
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use crate::bootstrap::Beginning;
+use crate::config::{Config, texts};
+use crate::disk::MmapDisk;
+use crate::driver::clock::Clock;
+use crate::driver::consensus::{Consensus, Exits};
+use crate::driver::queue::Queue;
+use crate::driver::{checkpointer, log_writer};
+use crate::http::Pages;
+use crate::io::IoCore;
+use crate::io::core::{self, CoreParts};
+use crate::io::mailbox::Mailbox;
+use crate::log::lines;
+use crate::metrics::{self, Metrics};
+use crate::peer::{PeerParts, PeerThread, Peers};
+use crate::run::StartError;
+use crate::state::{Limits, ServerState};
+
+/// More IO cores than this bring nothing that was measured.
+const IO_CORES_MAX: usize = 4;
+
+/// A checkpoint is written when the log since the last one exceeds this and the size of the data.
+const CHECKPOINT_BYTES_MIN: u64 = 64 << 20;
+
+/// Entries kept in memory for followers; older ones are read from the log.
+const LOG_BYTES_IN_MEMORY_MAX: usize = 64 << 20;
+
+/// The threads of a running member.
+pub(crate) struct Member {
+    pub(crate) state: Arc<ServerState>,
+    pub(crate) cores: Vec<IoCore>,
+    peers: PeerThread,
+    driver: Driver,
+}
+
+/// The node and the threads that serve it.
+struct Driver {
+    inbox: Arc<Queue<boundary::Input>>,
+    log: Arc<Queue<log_writer::Work>>,
+    checkpoints: Arc<Queue<checkpointer::Work>>,
+    /// In the order in which they end.
+    consensus: JoinHandle<()>,
+    log_thread: JoinHandle<()>,
+    checkpoint_thread: JoinHandle<()>,
+}
+
+/// The generators of tickets, one a slot.
+struct Tickets {
+    metadata: Metadata,
+    started_unix_ms: u64,
+    /// A power of two, since answers find their way by a mask.
+    slots: usize,
+}
+
+/// Deals out what each asking thread has of its own.
+struct Dealer {
+    parts: CoreParts,
+    tickets: Tickets,
+    mailboxes: Vec<Arc<Mailbox>>,
+    next: usize,
+}
+
+impl Member {
+    /// Starts all threads; clients come later.
+    pub(crate) fn start(
+        config: &Config,
+        arguments: &[String],
+        disk: MmapDisk,
+        beginning: Beginning<MmapDisk>,
+        peer_listeners: Vec<TcpListener>,
+        ended: &mpsc::UnboundedSender<String>,
+    ) -> Result<Self, StartError> {
+        let Beginning {
+            metadata,
+            recovered,
+            wal,
+        } = beginning;
+        let core_count =
+            std::thread::available_parallelism().map_or(1, |cores| cores.get().min(IO_CORES_MAX));
+        let tickets = Tickets::new(metadata, core_count);
+        let clock = Clock::start();
+        let node_config = node_config(config, metadata, tickets.of_the_node());
+        let node = Node::new(node_config, recovered, clock.now());
+        let state = Arc::new(server_state(config, arguments, metadata, &node));
+        let mut dealer = Dealer::new(tickets, clock, Arc::clone(&state));
+
+        core::install(dealer.deal());
+        tokio::spawn(core::tick_forever());
+        let peers = start_peers(config, metadata, dealer.deal(), peer_listeners, ended)?;
+        dealer.parts.peers = Some(Arc::clone(&peers.transport));
+        let cores = (0..core_count)
+            .map(|number| IoCore::start(number, dealer.deal()))
+            .collect::<std::io::Result<Vec<_>>>()?;
+        let driver = Driver::start(
+            node,
+            wal,
+            disk,
+            &dealer,
+            Peers::new(Arc::clone(&peers.transport)),
+            ended,
+        )?;
+        Ok(Self {
+            state,
+            driver,
+            cores,
+            peers,
+        })
+    }
+
+    /// Ends all threads; what the log took is durable then.
+    pub(crate) fn close(self) {
+        for core in self.cores {
+            core.close();
+        }
+        self.peers.close();
+        self.driver.close();
+    }
+}
+
+impl Tickets {
+    /// For the IO cores, the main thread, the peer thread and the node itself.
+    fn new(metadata: Metadata, core_count: usize) -> Self {
+        let slots = (core_count + 3).next_power_of_two();
+        Self {
+            metadata,
+            started_unix_ms: unix_ms(),
+            slots,
+        }
+    }
+
+    fn of(&self, slot: usize) -> RequestIds {
+        RequestIds::new(
+            self.metadata.member,
+            self.started_unix_ms,
+            slot as u64,
+            self.slots as u64,
+        )
+    }
+
+    fn of_the_node(&self) -> RequestIds {
+        self.of(self.slots - 1)
+    }
+}
+
+impl Dealer {
+    fn new(tickets: Tickets, clock: Clock, state: Arc<ServerState>) -> Self {
+        let mailboxes: Vec<_> = (0..tickets.slots)
+            .map(|_| Arc::new(Mailbox::default()))
+            .collect();
+        let parts = CoreParts {
+            inbox: Arc::new(Queue::default()),
+            mailbox: Arc::clone(&mailboxes[0]),
+            state,
+            ids: tickets.of(0),
+            clock,
+            seed: 0,
+            peers: None,
+        };
+        Self {
+            parts,
+            tickets,
+            mailboxes,
+            next: 0,
+        }
+    }
+
+    fn deal(&mut self) -> CoreParts {
+        let slot = self.next;
+        self.next += 1;
+        CoreParts {
+            mailbox: Arc::clone(&self.mailboxes[slot]),
+            ids: self.tickets.of(slot),
+            seed: rand::random(),
+            ..self.parts.clone()
+        }
+    }
+}
+
+impl Driver {
+    fn start(
+        node: Node,
+        wal: Wal<MmapDisk>,
+        disk: MmapDisk,
+        dealer: &Dealer,
+        peers: Peers,
+        ended: &mpsc::UnboundedSender<String>,
+    ) -> Result<Self, StartError> {
+        let (inbox, state) = (
+            Arc::clone(&dealer.parts.inbox),
+            Arc::clone(&dealer.parts.state),
+        );
+        let log = Arc::new(Queue::default());
+        let checkpoints = Arc::new(Queue::default());
+        let exits = Exits {
+            mailboxes: dealer.mailboxes.clone(),
+            log: Arc::clone(&log),
+            checkpoints: Arc::clone(&checkpoints),
+            peers,
+            stop: ended.clone(),
+        };
+        let consensus = Consensus::new(
+            node,
+            dealer.parts.clock,
+            Arc::clone(&inbox),
+            Arc::clone(&state),
+            exits,
+        );
+        let log_thread = spawn("log", {
+            let (disk, work) = (disk.clone(), Arc::clone(&log));
+            let (inbox, state) = (Arc::clone(&inbox), Arc::clone(&state));
+            move || log_writer::run(wal, disk, &work, inbox, state)
+        })?;
+        let checkpoint_thread = spawn("checkpoints", {
+            let (work, inbox) = (Arc::clone(&checkpoints), Arc::clone(&inbox));
+            move || checkpointer::run(disk, &work, &inbox, &state)
+        })?;
+        let consensus = spawn("consensus", move || consensus.run())?;
+        Ok(Self {
+            inbox,
+            log,
+            checkpoints,
+            consensus,
+            log_thread,
+            checkpoint_thread,
+        })
+    }
+
+    fn close(self) {
+        self.inbox.close();
+        let join = |thread: JoinHandle<()>| {
+            if thread.join().is_err() {
+                warn!("a thread had panicked");
+            }
+        };
+        join(self.consensus);
+        self.checkpoints.close();
+        self.log.close();
+        join(self.log_thread);
+        join(self.checkpoint_thread);
+    }
+}
+
+fn server_state(
+    config: &Config,
+    arguments: &[String],
+    metadata: Metadata,
+    node: &Node,
+) -> ServerState {
+    let metrics = Arc::new(Metrics::new(metrics::Identity {
+        member: metadata.member,
+        gates: config.gates.clone(),
+        extensive: config.metrics_extensive,
+    }));
+    ServerState::new(
+        metadata,
+        limits(config),
+        node.view(),
+        node.status(),
+        Arc::clone(&metrics),
+        Pages::new(config, metrics, arguments.to_vec()),
+        config.data_dir.join(checkpoint::DATABASE),
+    )
+}
+
+fn start_peers(
+    config: &Config,
+    metadata: Metadata,
+    core: CoreParts,
+    listeners: Vec<TcpListener>,
+    ended: &mpsc::UnboundedSender<String>,
+) -> Result<PeerThread, StartError> {
+    for listener in &listeners {
+        lines::serving_peers(&listener.local_addr()?.to_string());
+    }
+    let identity = Identity {
+        member: metadata.member,
+        cluster: metadata.cluster,
+        peer_urls: texts(&config.initial_advertise_peer_urls),
+    };
+    let dial_timeout = config.peer_dial_timeout();
+    Ok(PeerThread::start(PeerParts {
+        identity,
+        dial_timeout,
+        listeners,
+        core,
+        ended: ended.clone(),
+    })?)
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        request_bytes_max: config.max_request_bytes,
+        txn_operations_max: config.max_txn_ops,
+        concurrent_streams_max: config.max_concurrent_streams,
+        quota_bytes: config.quota_bytes,
+        leader_loss: config.leader_loss_timeout(),
+        request_timeout: config.request_timeout(),
+        keepalive_interval: config.grpc_keepalive_interval,
+        keepalive_timeout: config.grpc_keepalive_timeout,
+        watch_progress_interval: config.watch_progress_notify_interval,
+        ..Limits::default()
+    }
+}
+
+fn node_config(config: &Config, metadata: Metadata, request_ids: RequestIds) -> boundary::Config {
+    boundary::Config {
+        member: metadata.member,
+        cluster: metadata.cluster,
+        seed: rand::random(),
+        tick: config.heartbeat_interval,
+        election_ticks: config.election_ticks,
+        pre_vote: config.pre_vote,
+        request_bytes_max: config.max_request_bytes,
+        quota_bytes: config.quota_bytes,
+        learners_max: config.max_learners,
+        lease_checkpoint: config.gates.enabled("LeaseCheckpoint"),
+        checkpoint_bytes_min: CHECKPOINT_BYTES_MIN,
+        log_bytes_in_memory_max: LOG_BYTES_IN_MEMORY_MAX,
+        request_timeout: config.request_timeout(),
+        name: config.name.clone(),
+        client_urls: texts(&config.advertise_client_urls),
+        request_ids,
+    }
+}
