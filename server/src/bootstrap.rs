@@ -9,6 +9,8 @@
 //! It never starts from nothing in silence: whatever cannot be read, or is not what it should be, is an error that
 //! names it, and nothing on the disk is changed by then.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use quorate_core::checkpoint::{DATABASE, MemberRecord};
 use quorate_core::disk::{Disk, DiskError, DiskErrorKind, DiskFile as _};
@@ -18,9 +20,13 @@ use quorate_core::node::{LogContents, RecoverError, Recovered};
 use quorate_core::types::MemberId;
 use quorate_core::wal::{self, Metadata, Wal, WalError};
 use quorate_net::peer::{Endpoint, PeerClient};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::config::{Config, ConfigError, resolve, texts};
+
+/// How long running members may take to say whom they know; etcd's patience.
+const KNOWN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The start of a member's life in this process.
 pub(crate) struct Beginning<D: Disk> {
@@ -176,8 +182,12 @@ async fn is_known(config: &Config, members: &[MemberRecord], own: MemberId) -> b
         .flat_map(|member| &member.peer_urls)
         .filter_map(|url| Endpoint::parse(url).ok())
         .collect();
-    let answers = join_all(endpoints.iter().map(|endpoint| client.members(endpoint))).await;
-    answers.into_iter().flatten().any(|(_, known)| {
+    // Members that start together have bound their ports and do not answer yet: nobody knows anybody then.
+    let asked = endpoints
+        .iter()
+        .map(|endpoint| timeout(KNOWN_PATIENCE, client.members(endpoint)));
+    let answers = join_all(asked).await;
+    answers.into_iter().flatten().flatten().any(|(_, known)| {
         known
             .iter()
             .any(|member| member.id == own.0 && !member.client_urls.is_empty())

@@ -134,3 +134,15 @@ async fn two_of_three_go_on_and_the_third_catches_up() {
     assert!(has(&members[gone], "before", false).await);
     assert!(has(&members[gone], "between", false).await);
 }
+
+#[tokio::test]
+async fn a_member_that_lost_its_data_does_not_begin_anew() {
+    let mut members = Member::cluster(3);
+    start(&mut members);
+    members[2].kill();
+    std::fs::remove_dir_all(members[2].data_dir()).expect("the data is there");
+    members[2].launch();
+    let (status, log) = members[2].wait_exit();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("has already been bootstrapped"), "{log}");
+}
