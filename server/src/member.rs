@@ -42,7 +42,7 @@ const IO_CORES_MAX: usize = 4;
 const CHECKPOINT_BYTES_MIN: u64 = 64 << 20;
 
 /// Entries kept in memory for followers; older ones are read from the log.
-const LOG_BYTES_IN_MEMORY_MAX: usize = 64 << 20;
+const LOG_BYTES_IN_MEMORY_MAX: usize = 16 << 20;
 
 /// The threads of a running member.
 pub(crate) struct Member {

@@ -47,9 +47,9 @@ pub(super) struct Log {
     reading: Cell<bool>,
 }
 
-/// What an entry costs in memory, about.
+/// What an entry costs in memory, about: itself, its payload, and what an allocation costs.
 pub(super) fn entry_bytes(entry: &Entry) -> usize {
-    entry.data.len() + 64
+    size_of::<Entry>() + entry.data.len() + 16
 }
 
 impl Log {
