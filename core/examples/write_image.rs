@@ -86,8 +86,8 @@ fn made_up() -> Contents {
 /// One key a revision; every seventh is deleted right after, some values are larger than many pages.
 fn made_up_rows() -> Vec<Row> {
     let mut rows = Vec::new();
-    let mut main = 2;
     for number in 0..30_000_i64 {
+        let main = number + 2;
         let size = match number % 1000 {
             0 => 100_000,
             1 => 1_500_000 / 100,
@@ -121,7 +121,6 @@ fn made_up_rows() -> Vec<Row> {
                 key_value: key_value.encode_to_vec().into(),
             });
         }
-        main += 1;
     }
     rows
 }

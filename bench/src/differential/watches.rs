@@ -139,11 +139,13 @@ impl Watches {
         let wait = async {
             loop {
                 let news = self.news.notified();
-                let record = self.record.lock().expect("no panic");
-                if record.answers > before || record.ended.is_some() {
+                let is_answered = {
+                    let record = self.record.lock().expect("no panic");
+                    record.answers > before || record.ended.is_some()
+                };
+                if is_answered {
                     return;
                 }
-                drop(record);
                 news.await;
             }
         };

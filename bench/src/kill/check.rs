@@ -132,10 +132,10 @@ fn revision_of(
             if by_value.contains_key(value) {
                 return fail("a swap that was refused stands in the log".into());
             }
-            if let Call::Swap { expected, .. } = &operation.call {
-                if last_before(written, key, *revision + 1) == *expected {
-                    return fail("the swap was refused although the key was as expected".into());
-                }
+            if let Call::Swap { expected, .. } = &operation.call
+                && last_before(written, key, *revision + 1) == *expected
+            {
+                return fail("the swap was refused although the key was as expected".into());
             }
             Ok(Some((*revision, false)))
         }
