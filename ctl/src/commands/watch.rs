@@ -197,6 +197,9 @@ fn reason(response: &pb::WatchResponse) -> String {
     if response.cancel_reason.is_empty() {
         return "etcdserver: mvcc: required revision is a future revision".to_string();
     }
+    if response.cancel_reason.starts_with("rpc error: ") {
+        return response.cancel_reason.clone();
+    }
     describe(&ClientError::from(tonic::Status::failed_precondition(
         &response.cancel_reason,
     )))
