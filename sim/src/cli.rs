@@ -3,6 +3,7 @@
 //! Exit codes: 0 when everything holds, 1 when a seed failed or a checker had nothing to compare, 2 when the command
 //! could not be carried out.
 
+use std::io::Write as _;
 use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -150,21 +151,27 @@ fn for_each_report(arguments: &RunArguments, mut take: impl FnMut(SeedReport)) {
 }
 
 fn repro(seed: u64, quiet: bool) -> ExitCode {
-    println!("seed {seed}: {:#?}", Options::draw(seed));
+    say(&format!("seed {seed}: {:#?}", Options::draw(seed)));
     let report = run_seed(seed, !quiet);
     match &report.failure {
         None => {
             let hash = report
                 .hash
                 .map_or_else(String::new, |hash| hash.to_string());
-            println!("seed {seed} holds: {} events, trace {hash}", report.events);
+            let events = report.events;
+            say(&format!("seed {seed} holds: {events} events, trace {hash}"));
             ExitCode::SUCCESS
         }
         Some(failure) => {
-            println!("seed {seed} FAILS: {failure}");
+            say(&format!("seed {seed} FAILS: {failure}"));
             ExitCode::from(1)
         }
     }
+}
+
+/// A line on stdout, for as long as somebody reads there.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 #[cfg(test)]

@@ -75,7 +75,8 @@ pub struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    fn entry(&self, index: u64) -> Option<&'a Entry> {
+    /// The entry at an index, if the log held it.
+    pub fn entry(&self, index: u64) -> Option<&'a Entry> {
         self.entries
             .get(usize::try_from(index.checked_sub(self.base + 1)?).ok()?)
     }

@@ -291,6 +291,12 @@ impl Raft {
             ..Position::default()
         };
         followed.is_new = true;
+        if self.members.len() == 1 {
+            // Alone, a member leads before its vote is on the disk: it may lead in the same term again, and nobody
+            // has seen what it wrote the first time.
+            self.entries
+                .retain(|_, (entry, _)| found.entry(entry.index) == Some(entry));
+        }
         Ok(())
     }
 }

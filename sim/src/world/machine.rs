@@ -17,6 +17,9 @@ use crate::random::{Purpose, Stream};
 use super::Doing;
 use super::workload::Call;
 
+/// No disk operation takes longer.
+const DISK_NS_MAX: u64 = 3_000_000_000;
+
 /// One machine.
 pub(super) struct Machine {
     /// Its place in the list of members, from 1.
@@ -115,6 +118,7 @@ impl Machine {
     /// How long a disk operation takes that usually takes this long.
     pub(super) fn disk_ns(&mut self, usual_ns: u64, stall_ppm: u32) -> u64 {
         let stalls = self.is_slow || self.timing.chance(stall_ppm);
-        self.timing.with_tail(usual_ns) * if stalls { 100 } else { 1 }
+        let slowness = if stalls { 100 } else { 1 };
+        (self.timing.with_tail(usual_ns) * slowness).min(DISK_NS_MAX)
     }
 }
