@@ -62,6 +62,12 @@ pub enum BootstrapError {
     /// The cluster knows this member already, so it has lost its data.
     #[error("member {:x} has already been bootstrapped", .0.0)]
     AlreadyBootstrapped(MemberId),
+    /// The log was begun, but its first entries were never written, and the flags now name another member or cluster.
+    #[error(
+        "member/wal was begun for another member or cluster than the flags name, and holds nothing; remove the data \
+         directory to start anew"
+    )]
+    BegunForAnother,
     /// Joining a running cluster is not offered.
     #[error("quorate: --initial-cluster-state=existing is not offered by this version")]
     JoinNotOffered,
@@ -127,6 +133,19 @@ fn restart<D: Disk + Clone>(
         entries,
         older,
     };
+    if contents.is_unfinished_founding() {
+        let (members, own) = founders(config)?;
+        if own != metadata {
+            return Err(BootstrapError::BegunForAnother);
+        }
+        warn!("the power went before the first entries were written; founding again");
+        let recovered = Recovered::fresh(&members, lease_config(config));
+        return Ok(Beginning {
+            metadata,
+            recovered,
+            wal,
+        });
+    }
     let recovered = Recovered::from_disk(image, contents, lease_config(config))?;
     Ok(Beginning {
         metadata,
@@ -140,6 +159,21 @@ async fn found<D: Disk + Clone>(
     disk: D,
     options: wal::Options,
 ) -> Result<Beginning<D>, BootstrapError> {
+    let (members, metadata) = founders(config)?;
+    if is_known(config, &members, metadata.member).await {
+        return Err(BootstrapError::AlreadyBootstrapped(metadata.member));
+    }
+    let wal = Wal::create(disk, options, metadata)?;
+    let recovered = Recovered::fresh(&members, lease_config(config));
+    Ok(Beginning {
+        metadata,
+        recovered,
+        wal,
+    })
+}
+
+/// The first members of the cluster that the flags name, and which of them this is.
+fn founders(config: &Config) -> Result<(Vec<MemberRecord>, Metadata), ConfigError> {
     let cluster = config.check_bootstrap(resolve)?;
     let members: Vec<_> = cluster
         .into_iter()
@@ -162,16 +196,7 @@ async fn found<D: Disk + Clone>(
         member: own.id,
         cluster: cluster_id(&ids),
     };
-    if is_known(config, &members, own.id).await {
-        return Err(BootstrapError::AlreadyBootstrapped(own.id));
-    }
-    let wal = Wal::create(disk, options, metadata)?;
-    let recovered = Recovered::fresh(&members, lease_config(config));
-    Ok(Beginning {
-        metadata,
-        recovered,
-        wal,
-    })
+    Ok((members, metadata))
 }
 
 /// Whether a running member says that this one has been running before: then it has voted, and must not begin anew.

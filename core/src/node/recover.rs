@@ -39,6 +39,14 @@ pub struct LogContents {
     pub older: Vec<(Index, Term)>,
 }
 
+impl LogContents {
+    /// Whether the log's owner lost power before the entries that found its cluster were durable: the hard state that
+    /// ends them is missing. Nothing was said to anybody then, and the member is to be founded again, on this log.
+    pub fn is_unfinished_founding(&self) -> bool {
+        self.hard_state.is_empty() && self.snapshot_index == Index(0)
+    }
+}
+
 /// Why a member cannot begin from what its disk holds.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {

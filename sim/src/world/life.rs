@@ -125,6 +125,14 @@ impl World {
             entries: log.entries,
             older: log.older,
         };
+        if contents.is_unfinished_founding() {
+            let recovered = Recovered::fresh(&self.founders, lease);
+            return Ok(Beginning {
+                recovered,
+                wal: log.wal,
+                found: Some(found),
+            });
+        }
         let image = read_image(&mut disk).map_err(|_| Refusal::Disk)?;
         let recovered = Recovered::from_disk(image, contents, lease)?;
         Ok(Beginning {
