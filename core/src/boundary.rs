@@ -11,6 +11,7 @@ use bytes::Bytes;
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::raftpb;
 
+use crate::auth::{Identity, TokenChange};
 use crate::error::RequestError;
 use crate::types::{ClusterId, Index, LeaseId, MemberId, Term, Ticket, WriteNumber};
 
@@ -86,6 +87,16 @@ pub enum Request {
     },
     /// All leases.
     LeaseLeases,
+    /// Whether a user may touch a lease's keys, answered from what this member has applied: for the calls on leases
+    /// that do not go through the log.
+    PermitLease {
+        /// The user.
+        who: Identity,
+        /// The lease; `None` is all of them.
+        id: Option<LeaseId>,
+        /// Whether to write its keys rather than to read them.
+        writes: bool,
+    },
     /// Hand leadership to a voter; with `None`, to the most up-to-date one (used at shutdown).
     TransferLeader(Option<MemberId>),
     /// Write a checkpoint now and answer when it is durable (used at shutdown).
@@ -109,6 +120,22 @@ pub enum Response {
     LeaseRevoke(pb::LeaseRevokeResponse),
     /// To a proposed alarm request.
     Alarm(pb::AlarmResponse),
+    /// To a proposed change of users, roles or the switch.
+    AuthChanged(pb::ResponseHeader),
+    /// To a proposed question whether auth is on.
+    AuthStatus(pb::AuthStatusResponse),
+    /// To a proposed login, whose password was looked at before.
+    Authenticate(pb::AuthenticateResponse),
+    /// To a proposed question for a user.
+    UserGet(pb::AuthUserGetResponse),
+    /// To a proposed question for all users.
+    UserList(pb::AuthUserListResponse),
+    /// To a proposed question for a role.
+    RoleGet(pb::AuthRoleGetResponse),
+    /// To a proposed question for all roles.
+    RoleList(pb::AuthRoleListResponse),
+    /// The user may do with the leases what it wants to.
+    Permitted,
     /// To a proposal that answers nothing (cluster version, member attributes, lease checkpoint).
     Done,
     /// The read may go on, on the view.
@@ -161,6 +188,9 @@ pub enum Output {
     },
     /// The store has reached a new revision (or a new compact revision): let the watch hubs go on.
     StoreAdvanced,
+    /// What the tokens of this member's shell are good for has changed. To be done before the replies of the same
+    /// flush are given.
+    Token(TokenChange),
     /// The set of other members or their addresses changed: connect to exactly these.
     Peers(Vec<Peer>),
     /// This member must end; the reason is for the log. Nothing comes after it.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod apply;
+pub mod auth;
 pub mod boundary;
 pub mod checkpoint;
 pub mod consensus;

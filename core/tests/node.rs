@@ -188,7 +188,8 @@ impl Cluster {
                     .handle(self.now, Input::EntriesRead { first, entries });
             }
             Output::Stop(reason) => panic!("member {id} stopped: {reason}"),
-            Output::Checkpoint(_) | Output::StoreAdvanced | Output::Peers(_) => {}
+            Output::Checkpoint(_) | Output::StoreAdvanced | Output::Token(_) | Output::Peers(_) => {
+            }
         }
     }
 

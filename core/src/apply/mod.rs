@@ -4,7 +4,7 @@
 //! to the bytes of the checkpoint image. Time enters only where it is not replicated (when this member's lessor lets
 //! a lease end), local sizes only in the answer given to a client, never in what is stored.
 //!
-//! The order of the checks is etcd's: corrupt alarm, no-space alarm, (auth comes later), quota, store.
+//! The order of the checks is etcd's: who may administer, corrupt alarm, no-space alarm, permissions, quota, store.
 
 pub mod kv;
 
@@ -14,8 +14,9 @@ use quorate_proto::etcdserverpb as pb;
 use quorate_proto::raftpb;
 
 use crate::apply::kv::Answer;
+use crate::auth::{self, Auth, Identity};
 use crate::boundary::{Config, Response};
-use crate::checkpoint::{AuthContents, Contents, Downgrade, Job, STORAGE_VERSION};
+use crate::checkpoint::{Contents, Downgrade, Job, STORAGE_VERSION};
 use crate::error::RequestError;
 use crate::lease::Lessor;
 use crate::member::Membership;
@@ -37,8 +38,8 @@ pub struct State {
     pub(crate) membership: Membership,
     /// (member, alarm type), as etcd's `alarm` bucket holds them.
     pub(crate) alarms: BTreeSet<(u64, i32)>,
-    /// Users and roles: carried along, not yet acted upon.
-    pub(crate) auth: AuthContents,
+    /// Users, roles and the switch.
+    pub(crate) auth: Auth,
     /// `X.Y.0`, once the leader has decided.
     pub(crate) cluster_version: Option<String>,
     /// A downgrade in progress.
@@ -67,7 +68,7 @@ impl State {
             lessor,
             membership: Membership::default(),
             alarms: BTreeSet::new(),
-            auth: AuthContents::default(),
+            auth: Auth::default(),
             cluster_version: None,
             downgrade: None,
             index: Index(0),
@@ -90,7 +91,7 @@ impl State {
             finished_compact: self.store.finished_compaction(),
             leases: self.lessor.export().collect(),
             alarms: alarms.collect(),
-            auth: self.auth.clone(),
+            auth: self.auth.export(),
             cluster_version: self.cluster_version.clone(),
             downgrade: self.downgrade.clone(),
             members: self.membership.members().cloned().collect(),
@@ -107,7 +108,14 @@ impl State {
         request: &pb::InternalRaftRequest,
         answer: Answer,
     ) -> Result<Applied, ApplyError> {
-        if let Some(refusal) = self.refuse_by_alarm(request) {
+        if has_plain_password(request) {
+            return Err(ApplyError {
+                index: self.index.0,
+                reason: "it holds a password instead of its hash, as etcd before 3.5 wrote it"
+                    .into(),
+            });
+        }
+        if let Err(refusal) = self.permit(request) {
             return Ok(Err(refusal));
         }
         let fits = request::fits_quota(
@@ -128,6 +136,22 @@ impl State {
         } else {
             applied.and(Err(RequestError::NoSpace))
         })
+    }
+
+    /// Everything that can forbid a request; replicated, so that it is the same on every member.
+    fn permit(&self, request: &pb::InternalRaftRequest) -> Result<(), RequestError> {
+        let rules = self.auth.rules();
+        if !rules.is_enabled() {
+            return self.refuse_by_alarm(request);
+        }
+        let who = request.header.as_ref().map(|header| Identity {
+            user: header.username.clone(),
+            revision: header.auth_revision,
+        });
+        let who = who.unwrap_or_default();
+        auth::permit_admin(rules, &who, request)?;
+        self.refuse_by_alarm(request)?;
+        auth::permit(rules, &self.lessor, &who, request)
     }
 
     fn dispatch(
@@ -167,7 +191,10 @@ impl State {
         if let Some(alarm) = &request.alarm {
             return Some(self.apply_alarm(alarm));
         }
-        self.dispatch_cluster(request)
+        let header = self.header();
+        self.auth
+            .apply(self.index, header, request)
+            .or_else(|| self.dispatch_cluster(request))
     }
 
     fn dispatch_cluster(&mut self, request: &pb::InternalRaftRequest) -> Option<Applied> {
@@ -261,7 +288,7 @@ impl State {
     }
 
     /// Alarms are replicated, so a refusal because of one is the same on every member.
-    fn refuse_by_alarm(&self, request: &pb::InternalRaftRequest) -> Option<RequestError> {
+    fn refuse_by_alarm(&self, request: &pb::InternalRaftRequest) -> Result<(), RequestError> {
         let writes_keys = request.put.is_some() || request.txn.is_some();
         if self.has_alarm(pb::AlarmType::Corrupt) {
             let refused = writes_keys
@@ -270,7 +297,7 @@ impl State {
                 || request.lease_grant.is_some()
                 || request.lease_revoke.is_some();
             if refused {
-                return Some(RequestError::Corrupt);
+                return Err(RequestError::Corrupt);
             }
         }
         if self.has_alarm(pb::AlarmType::Nospace) {
@@ -281,11 +308,23 @@ impl State {
                     .as_ref()
                     .is_some_and(|txn| request::txn_cost_bytes(txn) > 0);
             if grows {
-                return Some(RequestError::NoSpace);
+                return Err(RequestError::NoSpace);
             }
         }
-        None
+        Ok(())
     }
+}
+
+/// Whether applying the request would take entropy: a password must be hashed before it is proposed.
+fn has_plain_password(request: &pb::InternalRaftRequest) -> bool {
+    if let Some(add) = &request.auth_user_add {
+        let needs_none = add.options.is_some_and(|options| options.no_password);
+        return !needs_none && !add.password.is_empty() && add.hashed_password.is_empty();
+    }
+    request
+        .auth_user_change_password
+        .as_ref()
+        .is_some_and(|change| !change.password.is_empty() && change.hashed_password.is_empty())
 }
 
 fn quota_cost(request: &pb::InternalRaftRequest) -> u64 {
@@ -307,9 +346,7 @@ fn unknown_kind(request: &pb::InternalRaftRequest) -> String {
         .header
         .as_ref()
         .map_or(request.id, |header| header.id);
-    format!(
-        "request {id:x} is of a kind that is not implemented (auth, or a newer version of etcd)"
-    )
+    format!("request {id:x} is of a kind that is not known (of a newer version of etcd)")
 }
 
 /// The payload of the request that adds a member at the birth of a cluster, as a log entry.

@@ -8,7 +8,7 @@ use raft::eraftpb;
 use super::Node;
 use crate::apply::kv::Answer;
 use crate::apply::{Applied, ApplyError};
-use crate::boundary::Response;
+use crate::boundary::{Output, Response};
 use crate::error::RequestError;
 use crate::types::{Index, MemberId, Term, Ticket};
 
@@ -92,6 +92,7 @@ impl Node {
         if request.alarm.is_some() {
             self.refresh_alarms();
         }
+        self.announce_tokens();
         if let Some(set) = &request.cluster_member_attr_set {
             self.announce_peers();
             self.upkeep.is_published |= MemberId(set.member_id) == self.config.member;
@@ -101,6 +102,14 @@ impl Node {
             .is_some_and(|compaction| compaction.physical);
         self.answer_proposal(ticket, applied, physical);
         Ok(())
+    }
+
+    /// Logins that were in the log before this process began are over: its restart would make them last longer.
+    fn announce_tokens(&mut self) {
+        let changes = self.state.auth.take_token_changes();
+        if self.state.index > self.logins_after {
+            self.out.extend(changes.into_iter().map(Output::Token));
+        }
     }
 
     fn answer_proposal(&mut self, ticket: Ticket, applied: Applied, physical: bool) {

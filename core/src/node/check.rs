@@ -7,6 +7,7 @@
 //! | `voters_are_the_members` | one place applies conf changes to both | etcd `confState` |
 //! | `only_a_leader_ends_leases` | a lessor is promoted by the leader's own entry, demoted at once | etcd lessor |
 //! | `checkpoint_not_beyond_applied` | an image holds applied entries only | ours |
+//! | `merged_permissions_follow_from_the_roles` | every change and every restore merges them anew | etcd#14571 |
 //! | `nothing_waits_for_a_write_that_is_durable` | messages are released with the write | Raft 5.1, TiKV async ready |
 
 use super::Node;
@@ -20,6 +21,7 @@ impl Node {
         self.check_voters();
         self.check_leases();
         self.check_checkpoint();
+        self.state.auth.check();
     }
 
     fn check_applied(&self) {

@@ -30,6 +30,7 @@ use quorate_proto::etcdserverpb as pb;
 pub use recover::{LogContents, RecoverError, Recovered};
 
 use crate::apply::State;
+use crate::auth::{self, AuthView};
 use crate::boundary::{Config, Input, Output, Request, RequestIds, Response};
 use crate::consensus::{self, Consensus};
 use crate::error::RequestError;
@@ -85,6 +86,8 @@ pub struct Node {
     alarms: Arc<Vec<pb::AlarmMember>>,
     /// What other members run, as the shell learned; `None` for one that cannot be reached.
     peer_versions: BTreeMap<u64, Option<String>>,
+    /// Entries up to here were committed before this process began.
+    logins_after: Index,
     /// Set once: nothing happens any more.
     stopped: bool,
 }
@@ -132,6 +135,7 @@ impl Node {
             state,
             is_bootstrap,
         } = recovered;
+        let logins_after = Index(hard_state.commit);
         let bootstrap = is_bootstrap.then(|| (entries.clone(), hard_state));
         let start = consensus::Start {
             hard_state,
@@ -158,6 +162,7 @@ impl Node {
             members: Arc::new(state.membership.to_proto()),
             alarms: Arc::default(),
             peer_versions: BTreeMap::new(),
+            logins_after,
             stopped: false,
             state,
             config,
@@ -237,6 +242,11 @@ impl Node {
         self.state.store.view()
     }
 
+    /// A handle to ask who may do what.
+    pub fn auth(&self) -> AuthView {
+        self.state.auth.view()
+    }
+
     /// What the outside may know.
     pub fn status(&self) -> Status {
         let me = self.state.membership.member(self.config.member);
@@ -296,6 +306,11 @@ impl Node {
                     })),
                 );
             }
+            Request::PermitLease { who, id, writes } => {
+                let State { auth, lessor, .. } = &self.state;
+                let permitted = auth::permit_lease(auth.rules(), lessor, &who, id, writes);
+                self.reply(ticket, permitted.map(|()| Response::Permitted));
+            }
             Request::TransferLeader(target) => self.on_transfer(ticket, target),
             Request::Checkpoint => self.checkpoints.waiting.push(ticket),
         }
@@ -315,10 +330,8 @@ impl Node {
     /// Proposes something of this member's own.
     fn propose_own(&mut self, request: pb::InternalRaftRequest) {
         let id = self.ids.take();
-        let header = Some(pb::RequestHeader {
-            id,
-            ..Default::default()
-        });
+        let ends_lease = request.lease_revoke.is_some();
+        let header = Some(self.state.auth.own_header(id, ends_lease));
         let payload = pb::InternalRaftRequest { header, ..request }.encode_to_vec();
         self.proposals.queue(Ticket(id), Bytes::from(payload));
     }

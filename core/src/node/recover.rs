@@ -4,6 +4,7 @@ use bytes::Bytes;
 use quorate_proto::raftpb;
 
 use crate::apply::{self, State};
+use crate::auth::Auth;
 use crate::checkpoint::{self, MemberRecord};
 use crate::lease::{self, Lessor};
 use crate::member::{Membership, bootstrap_change};
@@ -145,7 +146,7 @@ fn restore(image: Bytes, lease: lease::Config) -> Result<State, RecoverError> {
             .iter()
             .map(|alarm| (alarm.member_id, alarm.alarm))
             .collect(),
-        auth: contents.auth,
+        auth: Auth::restore(contents.auth),
         cluster_version: contents.cluster_version,
         downgrade: contents.downgrade,
         index: contents.consistent_index,

@@ -145,6 +145,8 @@ impl Consensus {
                 self.replies[slot].push(Reply { ticket, result });
             }
             Output::StoreAdvanced => self.store_advanced = true,
+            // No call hands out tokens yet.
+            Output::Token(_) => {}
             Output::Peers(peers) => self.exits.peers.update(peers),
             Output::Stop(reason) => {
                 error!(reason = %reason, "the member stops");

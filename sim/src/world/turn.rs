@@ -159,7 +159,7 @@ impl World {
             }
             Output::Checkpoint(job) => self.want_checkpoint(member, job),
             Output::Reply { ticket, result } => self.on_reply(member, ticket, result)?,
-            Output::StoreAdvanced | Output::Peers(_) => {}
+            Output::StoreAdvanced | Output::Peers(_) | Output::Token(_) => {}
             Output::Stop(reason) => {
                 // No request of a run makes a member stop.
                 return Err(Violation::new(
