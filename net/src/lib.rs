@@ -7,3 +7,4 @@
 pub mod client;
 pub mod grpc;
 pub mod peer;
+pub mod rt;

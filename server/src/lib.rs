@@ -8,9 +8,17 @@
 //! Nothing here decides anything about the store, the log or the cluster: the core does, and this crate gives it
 //! threads, sockets, files and a clock.
 #![deny(unsafe_code)]
+#![cfg_attr(
+    madsim,
+    expect(
+        deprecated,
+        reason = "what runs beside a core runs at once in simulated time"
+    )
+)]
 
 mod bootstrap;
 pub mod config;
+#[cfg(not(madsim))]
 #[expect(
     unsafe_code,
     reason = "memory maps, and locks that the standard library does not offer"
@@ -18,6 +26,7 @@ pub mod config;
 pub mod disk;
 pub mod driver;
 mod gauges;
+mod host;
 pub mod http;
 pub mod io;
 pub mod log;
@@ -27,4 +36,6 @@ mod peer;
 pub mod run;
 mod services;
 mod shutdown;
+#[cfg(madsim)]
+pub mod simulated;
 pub mod state;

@@ -5,29 +5,27 @@
 //!   consensus: the node           log: append and sync        checkpoints: images
 //! ```
 
-use std::net::TcpListener;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use quorate_core::boundary::{self, RequestIds};
 use quorate_core::checkpoint;
 use quorate_core::node::Node;
-use quorate_core::wal::{Metadata, Wal};
+use quorate_core::wal::{self, Metadata, Wal};
 use quorate_net::peer::Identity;
 use tokio::sync::mpsc;
-use tracing::warn;
 
 use crate::bootstrap::Beginning;
 use crate::config::{Config, texts};
-use crate::disk::MmapDisk;
 use crate::driver::clock::Clock;
 use crate::driver::consensus::{Consensus, Exits};
 use crate::driver::queue::Queue;
 use crate::driver::{checkpointer, log_writer};
+use crate::host::{self, SharedDisk, Thread};
 use crate::http::Pages;
 use crate::io::IoCore;
-use crate::io::core::{self, CoreParts};
+use crate::io::core::{self, CoreParts, Home};
+use crate::io::listener::Bound;
 use crate::io::mailbox::Mailbox;
 use crate::log::lines;
 use crate::metrics::{self, Metrics};
@@ -38,11 +36,26 @@ use crate::state::{Limits, ServerState};
 /// More IO cores than this bring nothing that was measured.
 const IO_CORES_MAX: usize = 4;
 
-/// A checkpoint is written when the log since the last one exceeds this and the size of the data.
-const CHECKPOINT_BYTES_MIN: u64 = 64 << 20;
+/// The sizes that a member is made with; simulations use smaller ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    /// The allocated size of a log segment.
+    pub segment_bytes: u64,
+    /// A checkpoint is written when the log since the last one exceeds this and the size of the data.
+    pub checkpoint_bytes_min: u64,
+    /// Entries kept in memory for followers; older ones are read from the log.
+    pub log_bytes_in_memory_max: usize,
+}
 
-/// Entries kept in memory for followers; older ones are read from the log.
-const LOG_BYTES_IN_MEMORY_MAX: usize = 16 << 20;
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            segment_bytes: wal::Options::default().segment_bytes,
+            checkpoint_bytes_min: 64 << 20,
+            log_bytes_in_memory_max: 16 << 20,
+        }
+    }
+}
 
 /// The threads of a running member.
 pub(crate) struct Member {
@@ -58,9 +71,9 @@ struct Driver {
     log: Arc<Queue<log_writer::Work>>,
     checkpoints: Arc<Queue<checkpointer::Work>>,
     /// In the order in which they end.
-    consensus: JoinHandle<()>,
-    log_thread: JoinHandle<()>,
-    checkpoint_thread: JoinHandle<()>,
+    consensus: Thread,
+    log_thread: Thread,
+    checkpoint_thread: Thread,
 }
 
 /// The generators of tickets, one a slot.
@@ -81,12 +94,13 @@ struct Dealer {
 
 impl Member {
     /// Starts all threads; clients come later.
-    pub(crate) fn start(
+    pub(crate) fn start<D: SharedDisk>(
         config: &Config,
         arguments: &[String],
-        disk: MmapDisk,
-        beginning: Beginning<MmapDisk>,
-        peer_listeners: Vec<TcpListener>,
+        tuning: Tuning,
+        disk: D,
+        beginning: Beginning<D>,
+        peer_listeners: Vec<Bound>,
         ended: &mpsc::UnboundedSender<String>,
     ) -> Result<Self, StartError> {
         let Beginning {
@@ -98,13 +112,13 @@ impl Member {
             std::thread::available_parallelism().map_or(1, |cores| cores.get().min(IO_CORES_MAX));
         let tickets = Tickets::new(metadata, core_count);
         let clock = Clock::start();
-        let node_config = node_config(config, metadata, tickets.of_the_node());
+        let node_config = node_config(config, tuning, metadata, tickets.of_the_node());
         let node = Node::new(node_config, recovered, clock.now());
         let state = Arc::new(server_state(config, arguments, metadata, &node));
         let mut dealer = Dealer::new(tickets, clock, Arc::clone(&state));
 
         core::install(dealer.deal());
-        tokio::spawn(core::tick_forever());
+        tokio::spawn(Home::current().run(core::tick_forever()));
         let peers = start_peers(config, metadata, dealer.deal(), peer_listeners, ended)?;
         dealer.parts.peers = Some(Arc::clone(&peers.transport));
         let cores = (0..core_count)
@@ -127,12 +141,12 @@ impl Member {
     }
 
     /// Ends all threads; what the log took is durable then.
-    pub(crate) fn close(self) {
+    pub(crate) async fn close(self) {
         for core in self.cores {
-            core.close();
+            core.close().await;
         }
-        self.peers.close();
-        self.driver.close();
+        self.peers.close().await;
+        self.driver.close().await;
     }
 }
 
@@ -189,17 +203,17 @@ impl Dealer {
         CoreParts {
             mailbox: Arc::clone(&self.mailboxes[slot]),
             ids: self.tickets.of(slot),
-            seed: rand::random(),
+            seed: host::entropy(),
             ..self.parts.clone()
         }
     }
 }
 
 impl Driver {
-    fn start(
+    fn start<D: SharedDisk>(
         node: Node,
-        wal: Wal<MmapDisk>,
-        disk: MmapDisk,
+        wal: Wal<D>,
+        disk: D,
         dealer: &Dealer,
         peers: Peers,
         ended: &mpsc::UnboundedSender<String>,
@@ -217,23 +231,18 @@ impl Driver {
             peers,
             stop: ended.clone(),
         };
-        let consensus = Consensus::new(
-            node,
-            dealer.parts.clock,
-            Arc::clone(&inbox),
-            Arc::clone(&state),
-            exits,
-        );
-        let log_thread = spawn("log", {
-            let (disk, work) = (disk.clone(), Arc::clone(&log));
-            let (inbox, state) = (Arc::clone(&inbox), Arc::clone(&state));
-            move || log_writer::run(wal, disk, &work, inbox, state)
-        })?;
-        let checkpoint_thread = spawn("checkpoints", {
-            let (work, inbox) = (Arc::clone(&checkpoints), Arc::clone(&inbox));
-            move || checkpointer::run(disk, &work, &inbox, &state)
-        })?;
-        let consensus = spawn("consensus", move || consensus.run())?;
+        let consensus = Consensus::new(node, dealer.parts.clock, Arc::clone(&state), exits);
+        let writer =
+            log_writer::Writer::new(wal, disk.clone(), Arc::clone(&inbox), Arc::clone(&state));
+        let checkpointer = checkpointer::Checkpointer {
+            disk,
+            inbox: Arc::clone(&inbox),
+            state,
+        };
+        let log_thread = host::start_worker("log", Arc::clone(&log), writer)?;
+        let checkpoint_thread =
+            host::start_worker("checkpoints", Arc::clone(&checkpoints), checkpointer)?;
+        let consensus = host::start_worker("consensus", Arc::clone(&inbox), consensus)?;
         Ok(Self {
             inbox,
             log,
@@ -244,18 +253,13 @@ impl Driver {
         })
     }
 
-    fn close(self) {
+    async fn close(self) {
         self.inbox.close();
-        let join = |thread: JoinHandle<()>| {
-            if thread.join().is_err() {
-                warn!("a thread had panicked");
-            }
-        };
-        join(self.consensus);
+        self.consensus.join().await;
         self.checkpoints.close();
         self.log.close();
-        join(self.log_thread);
-        join(self.checkpoint_thread);
+        self.log_thread.join().await;
+        self.checkpoint_thread.join().await;
     }
 }
 
@@ -285,7 +289,7 @@ fn start_peers(
     config: &Config,
     metadata: Metadata,
     core: CoreParts,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Bound>,
     ended: &mpsc::UnboundedSender<String>,
 ) -> Result<PeerThread, StartError> {
     for listener in &listeners {
@@ -304,12 +308,6 @@ fn start_peers(
         core,
         ended: ended.clone(),
     })?)
-}
-
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(work)
 }
 
 fn unix_ms() -> u64 {
@@ -334,11 +332,16 @@ fn limits(config: &Config) -> Limits {
     }
 }
 
-fn node_config(config: &Config, metadata: Metadata, request_ids: RequestIds) -> boundary::Config {
+fn node_config(
+    config: &Config,
+    tuning: Tuning,
+    metadata: Metadata,
+    request_ids: RequestIds,
+) -> boundary::Config {
     boundary::Config {
         member: metadata.member,
         cluster: metadata.cluster,
-        seed: rand::random(),
+        seed: host::entropy(),
         tick: config.heartbeat_interval,
         election_ticks: config.election_ticks,
         pre_vote: config.pre_vote,
@@ -346,8 +349,8 @@ fn node_config(config: &Config, metadata: Metadata, request_ids: RequestIds) -> 
         quota_bytes: config.quota_bytes,
         learners_max: config.max_learners,
         lease_checkpoint: config.gates.enabled("LeaseCheckpoint"),
-        checkpoint_bytes_min: CHECKPOINT_BYTES_MIN,
-        log_bytes_in_memory_max: LOG_BYTES_IN_MEMORY_MAX,
+        checkpoint_bytes_min: tuning.checkpoint_bytes_min,
+        log_bytes_in_memory_max: tuning.log_bytes_in_memory_max,
         request_timeout: config.request_timeout(),
         name: config.name.clone(),
         client_urls: texts(&config.advertise_client_urls),

@@ -1,7 +1,6 @@
 //! The link to the other members: a thread of its own for the peer port and the transport, so that no client can
 //! keep heartbeats waiting.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,14 +8,16 @@ use quorate_core::boundary::{Input, Peer, Request, Response};
 use quorate_core::error::RequestError;
 use quorate_core::types::{LeaseId, MemberId, Revision};
 use quorate_net::peer::{Identity, LocalNode, PeerEvent, Service, Transport, Versions};
+use quorate_net::rt::JoinSet;
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::raftpb::Message;
 use tokio::sync::{mpsc, watch};
-use tracing::error;
 
 use crate::config::ETCD_VERSION;
 use crate::driver::queue::Queue;
-use crate::io::core::{self, CoreParts};
+use crate::host::{Runtime, Thread};
+use crate::io::core::{self, CoreParts, Home};
+use crate::io::listener::{self, Bound};
 use crate::state::ServerState;
 
 /// How often the leader looks at the versions of the others; etcd does it about as often.
@@ -61,7 +62,7 @@ pub(crate) struct PeerThread {
     /// The transport, for whoever asks a peer something.
     pub(crate) transport: Arc<Transport>,
     stop: watch::Sender<bool>,
-    thread: std::thread::JoinHandle<()>,
+    thread: Thread,
 }
 
 /// What the peer thread needs.
@@ -69,7 +70,7 @@ pub(crate) struct PeerThread {
 pub(crate) struct PeerParts {
     pub(crate) identity: Identity,
     pub(crate) dial_timeout: Duration,
-    pub(crate) listeners: Vec<TcpListener>,
+    pub(crate) listeners: Vec<Bound>,
     /// The thread asks the node like an IO core does.
     pub(crate) core: CoreParts,
     /// Told when a peer says that this member is no longer one.
@@ -79,30 +80,20 @@ pub(crate) struct PeerParts {
 impl PeerThread {
     /// Makes the transport and starts the thread.
     pub(crate) fn start(parts: PeerParts) -> std::io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = Runtime::new()?;
         let inbox = Arc::clone(&parts.core.inbox);
         let events = move |events| deliver(&inbox, &parts.ended, events);
-        let handle = runtime.handle().clone();
         let transport = Arc::new(Transport::new(
             parts.identity,
             parts.dial_timeout,
-            handle,
+            runtime.handle(),
             events,
         ));
         let (stop, stopped) = watch::channel(false);
-        let thread = std::thread::Builder::new()
-            .name("peers".to_owned())
-            .spawn({
-                let transport = Arc::clone(&transport);
-                move || {
-                    let state = Arc::clone(&parts.core.state);
-                    let inbox = Arc::clone(&parts.core.inbox);
-                    core::install(parts.core);
-                    runtime.block_on(serve(transport, parts.listeners, state, inbox, stopped));
-                }
-            })?;
+        let thread = runtime.start("peers", {
+            let transport = Arc::clone(&transport);
+            move || serve(transport, parts.listeners, parts.core, stopped)
+        })?;
         Ok(Self {
             transport,
             stop,
@@ -111,11 +102,9 @@ impl PeerThread {
     }
 
     /// Ends all links and the thread.
-    pub(crate) fn close(self) {
+    pub(crate) async fn close(self) {
         self.stop.send_replace(true);
-        if self.thread.join().is_err() {
-            error!("the peer thread had panicked");
-        }
+        self.thread.join().await;
     }
 }
 
@@ -141,22 +130,23 @@ fn deliver(inbox: &Queue<Input>, ended: &mpsc::UnboundedSender<String>, events: 
 
 async fn serve(
     transport: Arc<Transport>,
-    listeners: Vec<TcpListener>,
-    state: Arc<ServerState>,
-    inbox: Arc<Queue<Input>>,
+    listeners: Vec<Bound>,
+    parts: CoreParts,
     stopped: watch::Receiver<bool>,
 ) {
-    tokio::spawn(core::tick_forever());
+    let (state, inbox) = (Arc::clone(&parts.state), Arc::clone(&parts.inbox));
+    core::install(parts);
+    let home = Home::current();
+    tokio::spawn(home.run(core::tick_forever()));
     tokio::spawn(watch_versions(
         Arc::clone(&transport),
         Arc::clone(&state),
         inbox,
     ));
-    let service = Arc::new(Service::new(transport, Arc::new(Local { state })));
-    let mut tasks = tokio::task::JoinSet::new();
+    let service = Arc::new(Service::new(transport, Arc::new(Local { state, home })));
+    let mut tasks = JoinSet::new();
     for listener in listeners {
-        let listener =
-            tokio::net::TcpListener::from_std(listener).expect("it was bound without blocking");
+        let listener = listener::adopt(listener).expect("it was bound without blocking");
         let mut stopped = stopped.clone();
         let stop = async move {
             // An error says that the main thread is gone.
@@ -199,6 +189,16 @@ async fn watch_versions(
 #[derive(Debug)]
 struct Local {
     state: Arc<ServerState>,
+    /// Where its questions to the node are asked: connections are tasks of their own.
+    home: Home,
+}
+
+impl Local {
+    async fn ask(&self, request: Request) -> Result<Response, RequestError> {
+        self.home
+            .run(async move { core::request(request).await })
+            .await
+    }
 }
 
 impl LocalNode for Local {
@@ -221,7 +221,7 @@ impl LocalNode for Local {
     }
 
     async fn lease_renew(&self, id: LeaseId) -> Result<i64, RequestError> {
-        match core::request(Request::LeaseRenew(id)).await? {
+        match self.ask(Request::LeaseRenew(id)).await? {
             Response::LeaseRenewed { ttl: 0 } => Err(RequestError::LeaseNotFound),
             Response::LeaseRenewed { ttl } => Ok(ttl),
             _ => Err(RequestError::Other("another answer than a renewal".into())),
@@ -233,7 +233,7 @@ impl LocalNode for Local {
         id: LeaseId,
         keys: bool,
     ) -> Result<pb::LeaseTimeToLiveResponse, RequestError> {
-        match core::request(Request::LeaseTimeToLive { id, keys }).await? {
+        match self.ask(Request::LeaseTimeToLive { id, keys }).await? {
             Response::LeaseTimeToLive(mut response) => {
                 response.header = Some(self.state.header(0));
                 Ok(response)
@@ -257,7 +257,7 @@ impl LocalNode for Local {
     }
 
     async fn downgrade_enabled(&self) -> Result<bool, RequestError> {
-        core::request(Request::ReadIndex).await?;
+        self.ask(Request::ReadIndex).await?;
         // Nobody can begin a downgrade yet.
         Ok(false)
     }

@@ -7,24 +7,25 @@
 //!
 //! The main thread accepts connections and waits for signals; everything else has a thread of its own.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(not(madsim))]
 use quorate_core::checkpoint;
-use quorate_core::disk::{Disk as _, DiskError, DiskErrorKind};
 use quorate_core::wal;
+use quorate_net::rt::{self, JoinSet, TcpListener};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tracing::warn;
 
 use crate::bootstrap::{self, BootstrapError};
 use crate::config::{Config, Url};
-use crate::disk::MmapDisk;
-use crate::io::{Entry, IoCore, Traffic, assign, listener};
+use crate::host::SharedDisk;
+use crate::io::listener::{self, Bound};
+use crate::io::{Entry, IoCore, Traffic, assign};
 use crate::log::lines;
 use crate::member::Member;
+pub use crate::member::Tuning;
 use crate::shutdown::{self, Signals};
 use crate::state::ServerState;
 
@@ -70,12 +71,12 @@ impl From<BootstrapError> for StartError {
 /// Everything that is bound before the disk is touched.
 struct Listeners {
     /// Each with what it carries and the URL that it was made for.
-    clients: Vec<(TcpListener, Traffic, String)>,
-    peers: Vec<TcpListener>,
+    clients: Vec<(Bound, Traffic, String)>,
+    peers: Vec<Bound>,
 }
 
 impl Listeners {
-    fn bind(config: &Config) -> Result<Self, StartError> {
+    async fn bind(config: &Config) -> Result<Self, StartError> {
         let grpc = if config.listen_client_http_urls.is_empty() {
             Traffic::GrpcAndHttp
         } else {
@@ -88,38 +89,62 @@ impl Listeners {
             (&config.listen_metrics_urls, Traffic::Metrics),
         ] {
             for url in urls {
-                clients.push((bind(url)?, traffic, url.to_string()));
+                clients.push((bind(url).await?, traffic, url.to_string()));
             }
         }
-        let peers = config.listen_peer_urls.iter().map(bind);
-        Ok(Self {
-            clients,
-            peers: peers.collect::<Result<_, _>>()?,
-        })
+        let mut peers = Vec::new();
+        for url in &config.listen_peer_urls {
+            peers.push(bind(url).await?);
+        }
+        Ok(Self { clients, peers })
     }
 }
 
-fn bind(url: &Url) -> Result<TcpListener, StartError> {
+async fn bind(url: &Url) -> Result<Bound, StartError> {
     if url.scheme.is_tls() || url.scheme.is_unix() {
         return Err(StartError::NotOffered(url.to_string()));
     }
-    listener::bind(&url.address()).map_err(|source| StartError::Listen {
+    let address = url.address();
+    let bound = listener::bind(&address);
+    #[cfg(madsim)]
+    let bound = bound.await;
+    bound.map_err(|source| StartError::Listen {
         url: url.to_string(),
         source,
     })
 }
 
 /// Runs a member until a signal or its own end.
+#[cfg(not(madsim))]
 pub fn run(config: &Config, arguments: &[String]) -> Result<(), StartError> {
-    let listeners = Listeners::bind(config)?;
-    let disk = open_disk(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(run_on(config, arguments, disk, listeners))
+    runtime.block_on(async {
+        let listeners = Listeners::bind(config).await?;
+        let disk = open_disk(config)?;
+        run_on(config, arguments, Tuning::default(), disk, listeners).await
+    })
 }
 
-fn open_disk(config: &Config) -> Result<MmapDisk, StartError> {
+/// Runs a member on a simulated machine until it is asked to stop or ends by itself.
+#[cfg(madsim)]
+pub async fn run<D>(config: Config, tuning: Tuning, mut disk: D) -> Result<(), StartError>
+where
+    D: quorate_core::disk::Disk + Clone + 'static,
+{
+    let running = async move {
+        let listeners = Listeners::bind(&config).await?;
+        disk.make_directory(quorate_core::checkpoint::DIRECTORY)
+            .map_err(BootstrapError::from)?;
+        run_on(&config, &[], tuning, disk, listeners).await
+    };
+    crate::io::home::Home::none().run(running).await
+}
+
+#[cfg(not(madsim))]
+fn open_disk(config: &Config) -> Result<crate::disk::MmapDisk, StartError> {
+    use quorate_core::disk::{Disk as _, DiskError, DiskErrorKind};
     let refused = |error: DiskError| StartError::DataDirectory {
         path: config.data_dir.clone(),
         error: match error.kind {
@@ -127,16 +152,19 @@ fn open_disk(config: &Config) -> Result<MmapDisk, StartError> {
             _ => error.to_string(),
         },
     };
-    let mut disk = MmapDisk::open(&config.data_dir).map_err(refused)?;
+    let mut disk = crate::disk::MmapDisk::open(&config.data_dir).map_err(refused)?;
     disk.make_directory(checkpoint::DIRECTORY)
         .map_err(refused)?;
     Ok(disk)
 }
 
 /// The log lies in the data directory unless `--wal-dir` says otherwise.
-fn log_options(config: &Config) -> Result<wal::Options, StartError> {
+fn log_options(config: &Config, tuning: Tuning) -> Result<wal::Options, StartError> {
     let Some(directory) = &config.dedicated_wal_dir else {
-        return Ok(wal::Options::default());
+        return Ok(wal::Options {
+            segment_bytes: tuning.segment_bytes,
+            ..wal::Options::default()
+        });
     };
     let absolute = std::path::absolute(directory)?;
     let directory = absolute.to_str().ok_or_else(|| StartError::DataDirectory {
@@ -145,18 +173,19 @@ fn log_options(config: &Config) -> Result<wal::Options, StartError> {
     })?;
     Ok(wal::Options {
         directory: directory.to_owned(),
-        ..wal::Options::default()
+        segment_bytes: tuning.segment_bytes,
     })
 }
 
-async fn run_on(
+async fn run_on<D: SharedDisk>(
     config: &Config,
     arguments: &[String],
-    disk: MmapDisk,
+    tuning: Tuning,
+    disk: D,
     listeners: Listeners,
 ) -> Result<(), StartError> {
     let mut signals = Signals::listen()?;
-    let log = log_options(config)?;
+    let log = log_options(config, tuning)?;
     let initialized = wal::exists(&disk, &log).map_err(BootstrapError::from)?;
     lines::data_directory(config, initialized);
     lines::starting(config, initialized);
@@ -165,7 +194,15 @@ async fn run_on(
     lines::starting_member(metadata.member, metadata.cluster);
 
     let (ended, mut ends) = mpsc::unbounded_channel();
-    let member = Member::start(config, arguments, disk, beginning, listeners.peers, &ended)?;
+    let member = Member::start(
+        config,
+        arguments,
+        tuning,
+        disk,
+        beginning,
+        listeners.peers,
+        &ended,
+    )?;
     let serving = async {
         published(&member.state).await;
         lines::published(metadata.member, metadata.cluster, config);
@@ -193,7 +230,7 @@ async fn run_on(
     if asked {
         shutdown::take_leave(&member.state).await;
     }
-    member.close();
+    member.close().await;
     lines::closed(config);
     Ok(())
 }
@@ -209,14 +246,14 @@ async fn published(state: &Arc<ServerState>) {
 fn accept(
     config: &Config,
     member: &Member,
-    listeners: Vec<(TcpListener, Traffic, String)>,
+    listeners: Vec<(Bound, Traffic, String)>,
 ) -> Result<JoinSet<()>, StartError> {
     let entries: Vec<_> = member.cores.iter().map(IoCore::entry).collect();
     let mut acceptors = JoinSet::new();
     lines::ready_to_serve_client_requests();
     for (listener, traffic, url) in listeners {
         let address = listener.local_addr()?.to_string();
-        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let listener = listener::adopt(listener)?;
         acceptors.spawn(accept_forever(listener, traffic, entries.clone()));
         let carried = match traffic {
             Traffic::GrpcAndHttp => lines::Traffic::GrpcAndHttp,
@@ -233,10 +270,10 @@ fn accept(
     Ok(acceptors)
 }
 
-async fn accept_forever(listener: tokio::net::TcpListener, traffic: Traffic, entries: Vec<Entry>) {
+async fn accept_forever(listener: TcpListener, traffic: Traffic, entries: Vec<Entry>) {
     loop {
         let accepted = listener.accept().await;
-        match accepted.and_then(|(stream, remote)| Ok((stream.into_std()?, remote))) {
+        match accepted.and_then(|(stream, remote)| Ok((rt::detach(stream)?, remote))) {
             Ok((stream, remote)) => assign(&entries, stream, remote, traffic),
             Err(error) => {
                 warn!(error = %error, "cannot accept a client connection");

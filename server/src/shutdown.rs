@@ -3,12 +3,10 @@
 //! An orderly end hands leadership over and writes a checkpoint, each within a bound. Whatever hangs, the process
 //! ends: a second signal ends it at once, and so does a watchdog.
 
-use std::process;
 use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_core::boundary::Request;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -24,42 +22,84 @@ const TRANSFER_MAX: Duration = Duration::from_millis(1500);
 /// A checkpoint that takes longer is given up: the log holds everything.
 const CHECKPOINT_MAX: Duration = Duration::from_secs(5);
 
-/// The signals that end the process.
-pub(crate) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
+#[cfg(madsim)]
+pub(crate) use self::simulated::Signals;
+#[cfg(not(madsim))]
+pub(crate) use self::system::Signals;
 
-impl Signals {
-    /// From now on the signals arrive here instead of ending the process.
-    pub(crate) fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
+#[cfg(not(madsim))]
+mod system {
+    use std::process;
+
+    use tokio::signal::unix::{Signal, SignalKind, signal};
+    use tracing::warn;
+
+    use super::TOTAL_MAX;
+
+    /// The signals that end the process.
+    pub(crate) struct Signals {
+        interrupt: Signal,
+        terminate: Signal,
     }
 
-    /// Waits for the next one and gives its name.
-    pub(crate) async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "interrupt",
-            _ = self.terminate.recv() => "terminated",
+    impl Signals {
+        /// From now on the signals arrive here instead of ending the process.
+        pub(crate) fn listen() -> std::io::Result<Self> {
+            Ok(Self {
+                interrupt: signal(SignalKind::interrupt())?,
+                terminate: signal(SignalKind::terminate())?,
+            })
+        }
+
+        /// Waits for the next one and gives its name.
+        pub(crate) async fn next(&mut self) -> &'static str {
+            tokio::select! {
+                _ = self.interrupt.recv() => "interrupt",
+                _ = self.terminate.recv() => "terminated",
+            }
+        }
+
+        /// From now on another signal ends the process at once, and the watchdog in any case.
+        pub(crate) fn end_hard(mut self) {
+            tokio::spawn(async move {
+                let name = self.next().await;
+                warn!(signal = name, "received another signal; ending at once");
+                process::exit(1);
+            });
+            // A thread, since the runtime may be what hangs.
+            std::thread::spawn(|| {
+                std::thread::sleep(TOTAL_MAX);
+                warn!("the shutdown takes too long; ending at once");
+                process::exit(1);
+            });
         }
     }
+}
 
-    /// From now on another signal ends the process at once, and the watchdog in any case.
-    pub(crate) fn end_hard(mut self) {
-        tokio::spawn(async move {
-            let name = self.next().await;
-            warn!(signal = name, "received another signal; ending at once");
-            process::exit(1);
-        });
-        // A thread, since the runtime may be what hangs.
-        std::thread::spawn(|| {
-            std::thread::sleep(TOTAL_MAX);
-            warn!("the shutdown takes too long; ending at once");
-            process::exit(1);
-        });
+#[cfg(madsim)]
+mod simulated {
+    use super::TOTAL_MAX;
+
+    /// The interrupt that the simulator sends.
+    pub(crate) struct Signals;
+
+    impl Signals {
+        pub(crate) fn listen() -> std::io::Result<Self> {
+            Ok(Self)
+        }
+
+        pub(crate) async fn next(&mut self) -> &'static str {
+            // It always comes.
+            let _ = tokio::signal::ctrl_c().await;
+            "interrupt"
+        }
+
+        pub(crate) fn end_hard(self) {
+            tokio::spawn(async {
+                tokio::time::sleep(TOTAL_MAX).await;
+                panic!("the shutdown of a simulated member takes too long");
+            });
+        }
     }
 }
 

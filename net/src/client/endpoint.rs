@@ -1,12 +1,17 @@
 //! Where a server is: `host:port`, `http://host:port`, `unix:///path`.
 
 use std::fmt;
+use std::io;
+use std::pin::Pin;
 use std::str::FromStr;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tonic::transport::Channel;
+
+use crate::rt::{Executor, TcpStream};
 
 /// One server's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,39 +107,55 @@ impl Endpoint {
         timeout: Duration,
         keep_alive: Option<(Duration, Duration)>,
     ) -> Result<Channel, EndpointError> {
-        let configure = |endpoint: tonic::transport::Endpoint| {
-            let endpoint = endpoint.connect_timeout(timeout);
-            match keep_alive {
-                Some((interval, patience)) => endpoint
-                    .http2_keep_alive_interval(interval)
-                    .keep_alive_timeout(patience),
-                None => endpoint,
-            }
+        let uri = match &self.target {
+            Target::Tcp(address) => format!("http://{address}"),
+            Target::Unix(_) => "http://localhost".to_owned(),
         };
         let unreachable = |reason: String| EndpointError::Unreachable {
             endpoint: self.text.clone(),
             reason,
         };
-        let connected = match &self.target {
-            Target::Tcp(address) => {
-                let endpoint = Channel::from_shared(format!("http://{address}"));
-                let endpoint = endpoint.map_err(|error| unreachable(error.to_string()))?;
-                configure(endpoint).tcp_nodelay(true).connect().await
-            }
-            Target::Unix(path) => {
-                let path = path.clone();
-                let connector = tower::service_fn(move |_| {
-                    let path = path.clone();
-                    async move { UnixStream::connect(path).await.map(TokioIo::new) }
-                });
-                configure(Channel::from_static("http://localhost"))
-                    .connect_with_connector(connector)
-                    .await
-            }
+        let endpoint = Channel::from_shared(uri).map_err(|error| unreachable(error.to_string()))?;
+        let endpoint = endpoint.executor(Executor::new());
+        let endpoint = match keep_alive {
+            Some((interval, patience)) => endpoint
+                .http2_keep_alive_interval(interval)
+                .keep_alive_timeout(patience),
+            None => endpoint,
         };
+        // Not tonic's own connector and time limit, which know tokio only.
+        let target = self.target.clone();
+        let connector = tower::service_fn(move |_| {
+            let target = target.clone();
+            async move {
+                let opened = tokio::time::timeout(timeout, target.open()).await;
+                opened.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+            }
+        });
+        let connected = endpoint.connect_with_connector(connector).await;
         connected.map_err(|error| unreachable(root_cause(&error)))
     }
 }
+
+impl Target {
+    /// The one place that opens a client's connection.
+    async fn open(&self) -> io::Result<TokioIo<Pin<Box<dyn Bytes>>>> {
+        let bytes: Pin<Box<dyn Bytes>> = match self {
+            Self::Tcp(address) => {
+                let stream = TcpStream::connect(address.as_str()).await?;
+                stream.set_nodelay(true)?;
+                Box::pin(stream)
+            }
+            Self::Unix(path) => Box::pin(UnixStream::connect(path).await?),
+        };
+        Ok(TokioIo::new(bytes))
+    }
+}
+
+/// What carries the bytes of a connection.
+trait Bytes: AsyncRead + AsyncWrite + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Send> Bytes for T {}
 
 /// tonic wraps the operating system's words several times.
 fn root_cause(error: &dyn std::error::Error) -> String {

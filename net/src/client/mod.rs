@@ -460,7 +460,7 @@ impl Client {
 /// The future's output, or `None` when the deadline comes first.
 async fn within<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
     match deadline {
-        Some(deadline) => tokio::time::timeout_at(deadline, future).await.ok(),
+        Some(deadline) => crate::rt::timeout_at(deadline, future).await.ok(),
         None => Some(future.await),
     }
 }

@@ -17,13 +17,13 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection as ConnectionInfo};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::limits::{IO_TIMEOUT, PIPELINE_WORKERS, PROBE_INTERVAL};
+use crate::rt::{Executor, TcpStream, Timer};
 
 /// A peer URL that can be dialled.
 #[derive(Clone, PartialEq, Eq)]
@@ -113,8 +113,8 @@ pub(crate) type HttpClient = Client<Connector, Full<Bytes>>;
 
 /// An HTTP/1.1 client whose connections are made within `dial_timeout`.
 pub(crate) fn http_client(dial_timeout: Duration) -> HttpClient {
-    Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
+    Client::builder(Executor::new())
+        .pool_timer(Timer::new())
         .pool_idle_timeout((PROBE_INTERVAL + IO_TIMEOUT) / 2)
         .pool_max_idle_per_host(PIPELINE_WORKERS + 2)
         .build(Connector { dial_timeout })

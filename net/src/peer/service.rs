@@ -25,14 +25,12 @@ use http_body_util::{Either, Full};
 use hyper::body::Body;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use prost::Message as _;
 use quorate_core::{LeaseId, MemberId, RequestError, Revision};
 use quorate_proto::raftpb::{Message, MessageType};
 use quorate_proto::{etcdserverpb as pb, leasepb};
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
@@ -51,6 +49,7 @@ use super::limits::{
 };
 use super::probe;
 use super::transport::{PeerEvent, Transport};
+use crate::rt::{JoinSet, TcpListener, Timer};
 
 /// What the peer port needs to know of the member behind it.
 pub trait LocalNode: Send + Sync + 'static {
@@ -139,7 +138,7 @@ impl<N: LocalNode> Service<N> {
             async move { Ok::<_, Infallible>(service.handle(request).await) }
         });
         let served = http1::Builder::new()
-            .timer(TokioTimer::new())
+            .timer(Timer::new())
             .header_read_timeout(IO_TIMEOUT)
             .serve_connection(TokioIo::new(connection), handler)
             .await;

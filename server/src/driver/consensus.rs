@@ -6,9 +6,10 @@
 //!        writes ► log writer    sends ► peers    answers ► the core that asked (one batch, one wake-up each)
 //! ```
 //!
-//! It never touches a file or a socket, and never waits for anything but its inbox.
+//! It never touches a file or a socket, and never waits for anything but its inbox (`host` does that for it).
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use quorate_core::boundary::{Input, Output};
 use quorate_core::node::{Node, Status};
@@ -20,6 +21,7 @@ use super::clock::Clock;
 use super::log_writer;
 use super::queue::Queue;
 use super::tickets::slot_of;
+use crate::host::Worker;
 use crate::io::mailbox::{Mailbox, Reply};
 use crate::peer::Peers;
 use crate::state::ServerState;
@@ -41,25 +43,47 @@ pub(crate) struct Exits {
 pub(crate) struct Consensus {
     node: Node,
     clock: Clock,
-    inbox: Arc<Queue<Input>>,
     state: Arc<ServerState>,
     exits: Exits,
     /// Answers of this batch by slot, each list reused.
     replies: Vec<Vec<Reply>>,
     /// Work of this batch for the log writer.
     log_work: Vec<log_writer::Work>,
+    /// What the node said to this batch, reused.
+    outputs: Vec<Output>,
     store_advanced: bool,
     published: Status,
 }
 
+impl Worker for Consensus {
+    type Item = Input;
+
+    fn deadline(&self) -> Option<Instant> {
+        self.clock.instant(self.node.deadline())
+    }
+
+    fn work(&mut self, inputs: &mut Vec<Input>) {
+        let (deadline, now) = (self.node.deadline(), self.clock.now());
+        self.handle(now, deadline, inputs);
+        let mut outputs = std::mem::take(&mut self.outputs);
+        self.node.flush(&mut outputs);
+        self.publish();
+        for output in outputs.drain(..) {
+            self.route(output);
+        }
+        self.outputs = outputs;
+        self.hand_over();
+    }
+
+    fn end(self) {
+        for mailbox in &self.exits.mailboxes {
+            mailbox.stopped();
+        }
+    }
+}
+
 impl Consensus {
-    pub(crate) fn new(
-        node: Node,
-        clock: Clock,
-        inbox: Arc<Queue<Input>>,
-        state: Arc<ServerState>,
-        exits: Exits,
-    ) -> Self {
+    pub(crate) fn new(node: Node, clock: Clock, state: Arc<ServerState>, exits: Exits) -> Self {
         assert!(
             exits.mailboxes.len().is_power_of_two(),
             "tickets are dealt by a mask"
@@ -69,36 +93,13 @@ impl Consensus {
         Self {
             node,
             clock,
-            inbox,
             state,
             exits,
             replies,
             log_work: Vec::new(),
+            outputs: Vec::new(),
             store_advanced: false,
             published,
-        }
-    }
-
-    /// Runs until the inbox is closed.
-    pub(crate) fn run(mut self) {
-        let mut inputs = Vec::new();
-        let mut outputs = Vec::new();
-        loop {
-            let deadline = self.node.deadline();
-            if !self.inbox.take(&mut inputs, self.clock.instant(deadline)) {
-                break;
-            }
-            let now = self.clock.now();
-            self.handle(now, deadline, &mut inputs);
-            self.node.flush(&mut outputs);
-            self.publish();
-            for output in outputs.drain(..) {
-                self.route(output);
-            }
-            self.hand_over();
-        }
-        for mailbox in &self.exits.mailboxes {
-            mailbox.stopped();
         }
     }
 

@@ -1,19 +1,18 @@
 //! The log thread: appends all that waits, syncs once, and says so (group commit).
 //!
-//! A failed write or sync is final: nothing is known of what was written, so the process says why and ends. A helper
-//! thread prepares the next segment, so that no write waits for a file full of zeros.
+//! A failed write or sync is final: nothing is known of what was written, so the process says why and ends. The next
+//! segment is prepared beside it (`segments`), so that no write waits for a file full of zeros.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use quorate_core::boundary::{Input, Write};
-use quorate_core::disk::{Disk, DiskError, DiskFile as _};
 use quorate_core::types::{Index, WriteNumber};
-use quorate_core::wal::{SegmentOrder, Wal, WalError};
-use tracing::warn;
+use quorate_core::wal::{Wal, WalError};
 
 use super::queue::Queue;
+use super::segments::Segments;
+use crate::host::{self, SharedDisk, Worker};
 use crate::log::lines;
 use crate::state::ServerState;
 
@@ -40,56 +39,50 @@ pub(crate) enum Work {
 }
 
 /// The log thread's state.
-struct Writer<D: Disk> {
+pub(crate) struct Writer<D: SharedDisk> {
     wal: Wal<D>,
     inbox: Arc<Queue<Input>>,
     state: Arc<ServerState>,
-    orders: Sender<SegmentOrder>,
-    segments: Receiver<D::File>,
+    segments: Segments<D>,
     /// What one batch answers.
     answers: Vec<Input>,
 }
 
-/// Runs until the queue is closed; what was taken by then is durable.
-pub(crate) fn run<D>(
-    wal: Wal<D>,
-    disk: D,
-    work: &Queue<Work>,
-    inbox: Arc<Queue<Input>>,
-    state: Arc<ServerState>,
-) where
-    D: Disk + Send + 'static,
-    D::File: Send,
-{
-    let (orders, ordered) = channel();
-    let (made, segments) = channel();
-    let helper = std::thread::Builder::new().name("segments".to_owned());
-    let helper = helper.spawn(move || prepare_segments(disk, &ordered, &made));
-    if let Err(error) = helper {
-        // The log then makes its segments itself.
-        warn!(error = %error, "cannot start the thread that prepares log segments");
-    }
-    let mut writer = Writer {
-        wal,
-        inbox,
-        state,
-        orders,
-        segments,
-        answers: Vec::new(),
-    };
-    writer.order_segment();
-    let mut batch = Vec::new();
-    while work.take(&mut batch, None) {
-        if let Err(error) = writer.carry_out(&mut batch) {
+impl<D: SharedDisk> Worker for Writer<D> {
+    type Item = Work;
+
+    fn work(&mut self, batch: &mut Vec<Work>) {
+        if let Err(error) = self.carry_out(batch) {
             give_up(&error);
         }
     }
-    if let Err(error) = writer.wal.sync() {
-        give_up(&error);
+
+    /// What was taken by then is durable.
+    fn end(mut self) {
+        if let Err(error) = self.wal.sync() {
+            give_up(&error);
+        }
     }
 }
 
-impl<D: Disk> Writer<D> {
+impl<D: SharedDisk> Writer<D> {
+    pub(crate) fn new(
+        wal: Wal<D>,
+        disk: D,
+        inbox: Arc<Queue<Input>>,
+        state: Arc<ServerState>,
+    ) -> Self {
+        let mut writer = Self {
+            wal,
+            inbox,
+            state,
+            segments: Segments::start(disk),
+            answers: Vec::new(),
+        };
+        writer.order_segment();
+        writer
+    }
+
     fn carry_out(&mut self, batch: &mut Vec<Work>) -> Result<(), WalError> {
         self.append(batch)?;
         for work in batch.drain(..) {
@@ -105,7 +98,7 @@ impl<D: Disk> Writer<D> {
         }
         self.inbox.append(&mut self.answers);
         // After the answers: nobody waits for this.
-        while let Ok(segment) = self.segments.try_recv() {
+        while let Some(segment) = self.segments.take() {
             self.wal.supply_segment(segment);
         }
         self.order_segment();
@@ -119,6 +112,8 @@ impl<D: Disk> Writer<D> {
         for work in batch {
             let Work::Append(write) = work else { continue };
             self.wal.append(write)?;
+            #[cfg(madsim)]
+            crate::simulated::note_write(self.state.member, write);
             last = Some(write.number);
             must_sync |= write.must_sync;
             checkpoint = write
@@ -155,34 +150,9 @@ impl<D: Disk> Writer<D> {
 
     fn order_segment(&mut self) {
         if let Some(order) = self.wal.needs_segment() {
-            // Without the helper the log makes its own.
-            let _ = self.orders.send(order);
+            self.segments.order(order);
         }
     }
-}
-
-fn prepare_segments<D: Disk>(
-    mut disk: D,
-    ordered: &Receiver<SegmentOrder>,
-    made: &Sender<D::File>,
-) {
-    while let Ok(order) = ordered.recv() {
-        match prepare(&mut disk, &order) {
-            Ok(file) => {
-                if made.send(file).is_err() {
-                    return;
-                }
-            }
-            // The log tries again itself when it must, and then fails for good.
-            Err(error) => warn!(error = %error, "cannot prepare a log segment"),
-        }
-    }
-}
-
-fn prepare<D: Disk>(disk: &mut D, order: &SegmentOrder) -> Result<D::File, DiskError> {
-    let mut file = disk.create(&order.path, order.length)?;
-    file.sync()?;
-    Ok(file)
 }
 
 fn give_up(error: &WalError) -> ! {
@@ -190,5 +160,5 @@ fn give_up(error: &WalError) -> ! {
         "cannot write the log; the member stops, since nothing is known of what was written",
         error,
     );
-    std::process::exit(1);
+    host::exit(1);
 }

@@ -6,4 +6,5 @@ pub mod clock;
 pub(crate) mod consensus;
 pub(crate) mod log_writer;
 pub mod queue;
+mod segments;
 pub mod tickets;

@@ -12,6 +12,9 @@ use std::time::Instant;
 pub struct Queue<T> {
     waiting: Mutex<Waiting<T>>,
     arrived: Condvar,
+    /// Where a task waits instead of a thread.
+    #[cfg(madsim)]
+    news: tokio::sync::Notify,
 }
 
 #[derive(Debug)]
@@ -33,6 +36,8 @@ impl<T> Default for Queue<T> {
         Self {
             waiting: Mutex::new(waiting),
             arrived: Condvar::new(),
+            #[cfg(madsim)]
+            news: tokio::sync::Notify::new(),
         }
     }
 }
@@ -94,6 +99,34 @@ impl<T> Queue<T> {
         true
     }
 
+    /// As [`Queue::take`], for a task in simulated time.
+    #[cfg(madsim)]
+    pub(crate) async fn arrive(&self, into: &mut Vec<T>, deadline: Option<Instant>) -> bool {
+        assert!(into.is_empty(), "the last batch was handled");
+        loop {
+            {
+                let mut waiting = self.lock();
+                if !waiting.items.is_empty() {
+                    std::mem::swap(&mut waiting.items, into);
+                    return true;
+                }
+                if waiting.closed {
+                    return false;
+                }
+                waiting.asleep = true;
+            }
+            match deadline {
+                None => self.news.notified().await,
+                Some(deadline) => {
+                    tokio::select! {
+                        () = self.news.notified() => {}
+                        () = tokio::time::sleep_until(deadline) => return true,
+                    }
+                }
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Waiting<T>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -103,6 +136,8 @@ impl<T> Queue<T> {
         drop(waiting);
         if asleep {
             self.arrived.notify_one();
+            #[cfg(madsim)]
+            self.news.notify_one();
         }
     }
 }

@@ -18,9 +18,9 @@ use futures_util::future::{Either, select};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
+use quorate_net::rt::{TcpStream, Timer};
 use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tonic::body::Body;
 use tracing::debug;
@@ -103,7 +103,7 @@ async fn serve_http2(
     let limits = &state.limits;
     let spawner = Spawner::default();
     let connection = http2::Builder::new(spawner.clone())
-        .timer(TokioTimer::new())
+        .timer(Timer::new())
         .max_concurrent_streams(limits.concurrent_streams_max)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
@@ -146,7 +146,7 @@ async fn serve_http1(
     mut closing: watch::Receiver<bool>,
 ) -> Result<(), hyper::Error> {
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
+        .timer(Timer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .serve_connection(
             io,

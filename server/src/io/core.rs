@@ -10,7 +10,7 @@
 //! were ready by then. Everything of a core stays on its thread: the futures of services hold a ticket only and find
 //! the rest through the thread.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::mem;
@@ -25,6 +25,8 @@ use quorate_core::types::{Ticket, Time};
 use quorate_core::watch::HubConfig;
 use quorate_net::peer::Transport;
 
+use super::home;
+pub(crate) use super::home::{Home, if_alive, with};
 use super::mailbox::{Delivery, Mailbox};
 use super::requests::Requests;
 use super::socket::Socket;
@@ -35,10 +37,6 @@ use crate::state::ServerState;
 
 /// How old the numbers of watches may be.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
-
-thread_local! {
-    static CORE: OnceCell<Core> = const { OnceCell::new() };
-}
 
 /// What an IO core needs of the rest of the server.
 #[derive(Clone, Debug)]
@@ -110,23 +108,7 @@ pub(crate) fn install(parts: CoreParts) {
         scheduled: Cell::new(false),
         waits_until: Cell::new(Time::NEVER),
     };
-    let fresh = CORE.with(|slot| slot.set(core).is_ok());
-    assert!(fresh, "a thread is one core");
-}
-
-/// Runs `look` with this thread's core.
-pub(crate) fn with<R>(look: impl FnOnce(&Core) -> R) -> R {
-    CORE.with(|slot| {
-        look(
-            slot.get()
-                .expect("services and connections run on an IO core"),
-        )
-    })
-}
-
-/// The same, unless the thread is ending and has lost its core already.
-pub(crate) fn if_alive(look: impl FnOnce(&Core)) {
-    let _ = CORE.try_with(|slot| slot.get().map(look));
+    home::settle(core);
 }
 
 /// The server's state, from any task of an IO core.

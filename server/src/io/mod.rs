@@ -6,6 +6,7 @@
 
 mod connection;
 pub(crate) mod core;
+pub(crate) mod home;
 pub mod listener;
 pub mod mailbox;
 mod requests;
@@ -20,10 +21,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use quorate_net::rt::{self, Detached, JoinSet};
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
 pub use self::core::CoreParts;
+use self::home::Home;
+use crate::host::{Runtime, Thread};
 use crate::services::Services;
 
 /// How long connections may take to end once the server closes.
@@ -32,7 +36,7 @@ const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
 /// One accepted connection on its way to its core.
 #[derive(Debug)]
 struct Accepted {
-    stream: std::net::TcpStream,
+    stream: Detached,
     remote: SocketAddr,
     kind: Traffic,
 }
@@ -63,7 +67,7 @@ pub struct Entry {
 pub struct IoCore {
     entry: Entry,
     closing: watch::Sender<bool>,
-    thread: std::thread::JoinHandle<()>,
+    thread: Thread,
 }
 
 impl IoCore {
@@ -72,12 +76,10 @@ impl IoCore {
         let (connections, accepted) = mpsc::unbounded_channel();
         let (closing, closing_seen) = watch::channel(false);
         let live = Arc::new(AtomicUsize::new(0));
-        let thread = std::thread::Builder::new()
-            .name(format!("io-{number}"))
-            .spawn({
-                let live = Arc::clone(&live);
-                move || run(parts, accepted, &live, closing_seen)
-            })?;
+        let thread = Runtime::new()?.start(&format!("io-{number}"), {
+            let live = Arc::clone(&live);
+            move || run(parts, accepted, live, closing_seen)
+        })?;
         Ok(Self {
             entry: Entry { connections, live },
             closing,
@@ -91,16 +93,14 @@ impl IoCore {
     }
 
     /// Ends the core's connections and its thread.
-    pub fn close(self) {
+    pub async fn close(self) {
         self.closing.send_replace(true);
-        if self.thread.join().is_err() {
-            warn!("an IO core had panicked");
-        }
+        self.thread.join().await;
     }
 }
 
 /// Gives a connection to the core with the fewest.
-pub fn assign(entries: &[Entry], stream: std::net::TcpStream, remote: SocketAddr, kind: Traffic) {
+pub fn assign(entries: &[Entry], stream: Detached, remote: SocketAddr, kind: Traffic) {
     let entry = entries
         .iter()
         .min_by_key(|entry| entry.live.load(Ordering::Relaxed))
@@ -114,24 +114,19 @@ pub fn assign(entries: &[Entry], stream: std::net::TcpStream, remote: SocketAddr
     });
 }
 
-fn run(
+async fn run(
     parts: CoreParts,
     accepted: mpsc::UnboundedReceiver<Accepted>,
-    live: &Arc<AtomicUsize>,
+    live: Arc<AtomicUsize>,
     closing: watch::Receiver<bool>,
 ) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("the process can have another epoll instance");
     core::install(parts);
-    runtime.block_on(async {
-        let tick = tokio::spawn(core::tick_forever());
-        let count = tokio::spawn(core::count_forever());
-        carry(accepted, live, closing).await;
-        count.abort();
-        tick.abort();
-    });
+    let home = Home::current();
+    let tick = tokio::spawn(home.run(core::tick_forever()));
+    let count = tokio::spawn(home.run(core::count_forever()));
+    carry(accepted, &live, closing).await;
+    count.abort();
+    tick.abort();
 }
 
 /// Starts a task for each connection until there are no more, then waits a little for the last to end.
@@ -141,7 +136,8 @@ async fn carry(
     closing: watch::Receiver<bool>,
 ) {
     let services = Arc::new(Services::new(&core::state()));
-    let mut tasks = tokio::task::JoinSet::new();
+    let mut tasks = JoinSet::new();
+    let home = Home::current();
     let mut closed = closing.clone();
     loop {
         let Accepted {
@@ -156,10 +152,7 @@ async fn carry(
             _ = closed.wait_for(|closed| *closed) => break,
         };
         while tasks.try_join_next().is_some() {}
-        let stream = match stream
-            .set_nonblocking(true)
-            .and_then(|()| tokio::net::TcpStream::from_std(stream))
-        {
+        let stream = match rt::attach(stream) {
             Ok(stream) => stream,
             Err(error) => {
                 live.fetch_sub(1, Ordering::Relaxed);
@@ -169,10 +162,10 @@ async fn carry(
         };
         let live = LiveGuard(Arc::clone(live));
         let (services, closing) = (Arc::clone(&services), closing.clone());
-        tasks.spawn(async move {
+        tasks.spawn(home.run(async move {
             let _live = live;
             connection::serve(stream, remote, kind, services, closing).await;
-        });
+        }));
     }
     let ended = async { while tasks.join_next().await.is_some() {} };
     // Watches do not end by themselves: what is left after this is cut with the process.

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes, BytesMut};
+use quorate_net::rt::TcpStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::core;
 use crate::metrics::{CoreMetrics, Counter};
@@ -246,10 +246,20 @@ impl AsyncWrite for Coalesced {
             return Poll::Pending;
         }
         drop(outgoing);
-        match socket2::SockRef::from(&self.socket.stream).shutdown(std::net::Shutdown::Write) {
+        match shutdown_write(&self.socket.stream) {
             // The client was faster.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             other => Poll::Ready(other),
         }
     }
+}
+
+#[cfg(not(madsim))]
+fn shutdown_write(stream: &TcpStream) -> io::Result<()> {
+    socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write)
+}
+
+#[cfg(madsim)]
+fn shutdown_write(stream: &TcpStream) -> io::Result<()> {
+    stream.shutdown_write()
 }
