@@ -53,7 +53,14 @@ impl MmapDisk {
     /// while another quorate or an etcd has it.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, DiskError> {
         let root = root.into();
+        let is_new = !root.exists();
         make_directories(&root).map_err(|error| failed("make directory", "", &error))?;
+        if is_new && let Ok(whole) = std::path::absolute(&root) {
+            // Its name must be as durable as what will lie in it.
+            let parent = whole.parent().unwrap_or(&whole);
+            let synced = File::open(parent).and_then(|file| file.sync_all());
+            synced.map_err(|error| failed("sync the parent of", "", &error))?;
+        }
         let directory = File::open(&root).map_err(|error| failed("open", "", &error))?;
         lock_whole(&directory, root.to_string_lossy().as_ref())?;
         let database = match File::open(root.join(DATABASE)) {

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-#[cfg(not(madsim))]
 use quorate_core::checkpoint;
+use quorate_core::disk::{Disk, DiskError};
 use quorate_core::wal;
 use quorate_net::rt::{self, JoinSet, TcpListener};
 use tokio::sync::mpsc;
@@ -131,12 +131,11 @@ pub fn run(config: &Config, arguments: &[String]) -> Result<(), StartError> {
 #[cfg(madsim)]
 pub async fn run<D>(config: Config, tuning: Tuning, mut disk: D) -> Result<(), StartError>
 where
-    D: quorate_core::disk::Disk + Clone + 'static,
+    D: Disk + Clone + 'static,
 {
     let running = async move {
         let listeners = Listeners::bind(&config).await?;
-        disk.make_directory(quorate_core::checkpoint::DIRECTORY)
-            .map_err(BootstrapError::from)?;
+        prepare_directories(&mut disk).map_err(BootstrapError::from)?;
         run_on(&config, &[], tuning, disk, listeners).await
     };
     crate::io::home::Home::none().run(running).await
@@ -144,7 +143,7 @@ where
 
 #[cfg(not(madsim))]
 fn open_disk(config: &Config) -> Result<crate::disk::MmapDisk, StartError> {
-    use quorate_core::disk::{Disk as _, DiskError, DiskErrorKind};
+    use quorate_core::disk::DiskErrorKind;
     let refused = |error: DiskError| StartError::DataDirectory {
         path: config.data_dir.clone(),
         error: match error.kind {
@@ -153,9 +152,18 @@ fn open_disk(config: &Config) -> Result<crate::disk::MmapDisk, StartError> {
         },
     };
     let mut disk = crate::disk::MmapDisk::open(&config.data_dir).map_err(refused)?;
-    disk.make_directory(checkpoint::DIRECTORY)
-        .map_err(refused)?;
+    prepare_directories(&mut disk).map_err(refused)?;
     Ok(disk)
+}
+
+/// Makes the directories of a member, whose names must be as durable as what will lie in them.
+fn prepare_directories<D: Disk>(disk: &mut D) -> Result<(), DiskError> {
+    disk.make_directory(checkpoint::DIRECTORY)?;
+    let (parent, _) = checkpoint::DIRECTORY
+        .rsplit_once('/')
+        .expect("it lies in a directory of the data directory");
+    disk.sync_directory(parent)?;
+    disk.sync_directory("")
 }
 
 /// The log lies in the data directory unless `--wal-dir` says otherwise.
