@@ -218,6 +218,28 @@ async fn a_call_ends_with_its_timeout_when_nobody_is_there() {
 }
 
 #[tokio::test]
+async fn a_call_that_was_sent_never_says_that_nothing_was() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = silent.local_addr().expect("bound");
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = silent.accept().await {
+            held.push(stream);
+        }
+    });
+    let silent = address.to_string().parse().expect("an endpoint");
+    let client = Client::new(Config {
+        endpoints: vec![dead_endpoint().await, silent],
+        call_timeout: Some(Duration::from_millis(300)),
+        ..Config::default()
+    })
+    .expect("endpoints");
+    let put = client.put(pb::PutRequest::default()).await;
+    let error = put.expect_err("nobody answers");
+    assert!(matches!(error, ClientError::Deadline), "{error:?}");
+}
+
+#[tokio::test]
 async fn the_pieces_of_a_streamed_range_are_put_together() {
     let client = client(vec![Store::default().serve().await]);
     let whole = client

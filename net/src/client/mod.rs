@@ -14,7 +14,7 @@ mod endpoint;
 mod error;
 mod watch;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use quorate_proto::etcdserverpb as pb;
@@ -153,7 +153,10 @@ impl Client {
         loop {
             for _ in 0..self.config.endpoints.len() {
                 let number = self.current.load(Ordering::Relaxed) % self.config.endpoints.len();
-                match within(deadline, self.attempt(number, &call)).await {
+                let sent = AtomicBool::new(false);
+                match within(deadline, self.attempt(number, &sent, &call)).await {
+                    // What an earlier attempt ended with says nothing of one that was sent.
+                    None if sent.into_inner() => return Err(ClientError::Deadline),
                     None => return Err(last.unwrap_or(ClientError::Deadline)),
                     Some(Ok(response)) => return Ok(response.into_inner()),
                     Some(Err(error)) if !error.may_repeat(repeat == Repeat::Safe) => {
@@ -176,6 +179,7 @@ impl Client {
     async fn attempt<T, F>(
         &self,
         number: usize,
+        sent: &AtomicBool,
         call: &impl Fn(Channel) -> F,
     ) -> Result<Response<T>, ClientError>
     where
@@ -185,6 +189,7 @@ impl Client {
             .connection(number)
             .await
             .map_err(ClientError::Connect)?;
+        sent.store(true, Ordering::Relaxed);
         let answer = call(channel).await;
         if answer
             .as_ref()
