@@ -17,4 +17,5 @@ step "lints, and the purity fence of core" cargo clippy --workspace --all-target
 step "licences, advisories, sources" ci/deny.sh
 step "release build" cargo build --release --workspace
 step "simulation, fresh seeds" ci/simulate.sh
+step "simulation of the shell" ci/shell.sh
 step "kill -9 of real processes" ci/kill.sh

@@ -10,7 +10,8 @@ fn root() -> PathBuf {
         .to_path_buf()
 }
 
-/// `server -> net -> core -> proto`, `sim -> core`, `ctl -> net`, `bench -> net`; a lower crate may be used directly.
+/// `server -> net -> core -> proto`, `sim -> core`, `ctl -> net`, `bench -> net`; a lower crate may be used directly. Only
+/// the simulator's shell tier sees the server.
 #[test]
 fn dependencies_point_down() {
     let allowed: &[(&str, &[&str])] = &[
@@ -23,6 +24,16 @@ fn dependencies_point_down() {
         ),
         ("quorate-ctl", &["quorate-net", "quorate-proto"]),
         ("quorate-sim", &["quorate-core", "quorate-proto"]),
+        (
+            "quorate-sim-shell",
+            &[
+                "quorate-sim",
+                "quorate-server",
+                "quorate-net",
+                "quorate-core",
+                "quorate-proto",
+            ],
+        ),
         ("quorate-bench", &["quorate-net", "quorate-proto"]),
     ];
     let metadata = cargo_metadata::MetadataCommand::new()
@@ -136,4 +147,29 @@ fn no_file_outgrows_its_reader() {
         }
     }
     assert!(checked > 50);
+}
+
+/// What an ordinary build links holds nothing of the simulated runtime: it comes in with `--cfg madsim` alone.
+#[test]
+fn the_simulated_runtime_is_in_no_ordinary_build() {
+    let tree = |arguments: &[&str]| {
+        let cargo = std::process::Command::new(env!("CARGO"))
+            .current_dir(root())
+            .args(["tree", "--prefix", "none", "--edges", "normal,build"])
+            .args(arguments)
+            .output()
+            .expect("cargo tree");
+        assert!(cargo.status.success(), "{cargo:?}");
+        String::from_utf8(cargo.stdout).expect("names of crates")
+    };
+    let ordinary = tree(&["--workspace"]);
+    assert!(ordinary.contains("tokio v"), "{ordinary}");
+    assert!(!ordinary.contains("madsim"), "{ordinary}");
+    let simulated = tree(&[
+        "--package",
+        "quorate-sim-shell",
+        "--config",
+        "build.rustflags=['--cfg','madsim']",
+    ]);
+    assert!(simulated.contains("madsim-tokio v"), "{simulated}");
 }

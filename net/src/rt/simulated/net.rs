@@ -31,6 +31,10 @@ use tokio::net::ToSocketAddrs;
 /// Bytes on their way in one direction; more have to wait. About what a kernel buffers.
 const IN_FLIGHT_MAX: usize = 256 * 1024;
 
+/// A sender that had to wait goes on once so little is on its way, as in a kernel: madsim gives one write a millisecond,
+/// so that one byte for each byte that was read would take for ever.
+const IN_FLIGHT_LOW: usize = IN_FLIGHT_MAX / 2;
+
 /// Bytes taken from madsim at once.
 const READ_BYTES: usize = 16 * 1024;
 
@@ -102,6 +106,16 @@ pub fn silence(chosen: impl Fn(SocketAddr, SocketAddr) -> bool) -> usize {
     change(chosen, Condition::Silent)
 }
 
+/// Resets the links that are silent, as a system does that has sent in vain for too long. Gives their number.
+pub fn give_up_silent() -> usize {
+    let silent = live(|_, _| true)
+        .into_iter()
+        .filter(|(_, link)| link.lock().condition == Condition::Silent)
+        .map(|(ends, _)| ends);
+    let silent: Vec<_> = silent.collect();
+    reset(|from, to| silent.contains(&(from, to)))
+}
+
 fn change(chosen: impl Fn(SocketAddr, SocketAddr) -> bool, condition: Condition) -> usize {
     let links = live(chosen);
     for (_, link) in &links {
@@ -166,6 +180,8 @@ struct Direction {
     in_flight: usize,
     /// No more will be sent.
     finished: bool,
+    /// The sender has to wait until less is in flight.
+    full: bool,
     sender: Option<Waker>,
     reader: Option<Waker>,
 }
@@ -326,7 +342,8 @@ impl TcpStream {
         into[..length].copy_from_slice(&inner.arrived[..length]);
         inner.arrived.advance(length);
         way.in_flight = way.in_flight.saturating_sub(length);
-        let sender = way.sender.take();
+        way.full &= way.in_flight > IN_FLIGHT_LOW;
+        let sender = if way.full { None } else { way.sender.take() };
         drop((state, inner));
         show(self.local, self.peer, End::Received(&into[..length]));
         if let Some(sender) = sender {
@@ -348,12 +365,15 @@ impl TcpStream {
         if way.finished {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        let room = IN_FLIGHT_MAX.saturating_sub(way.in_flight);
-        if room == 0 {
+        if way.full {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let length = piece(bytes.len().min(room));
+        let room = IN_FLIGHT_MAX - way.in_flight;
+        let most = bytes.len().min(room);
+        // At least half: see `IN_FLIGHT_LOW`.
+        let length = piece(most).max(most.div_ceil(2));
         way.in_flight += length;
+        way.full = way.in_flight == IN_FLIGHT_MAX;
         drop(state);
         if !silent {
             inner.send(&bytes[..length])?;
@@ -372,7 +392,7 @@ impl TcpStream {
         let mut state = self.link.lock();
         state.check()?;
         let way = &mut state.directions[self.side];
-        if way.in_flight < IN_FLIGHT_MAX {
+        if !way.full {
             return Poll::Ready(Ok(()));
         }
         way.sender = Some(context.waker().clone());
@@ -455,6 +475,22 @@ impl AsyncWrite for TcpStream {
                 Poll::Ready(Ok(())) => {}
             }
         }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut whole = Vec::new();
+        slices
+            .iter()
+            .for_each(|slice| whole.extend_from_slice(slice));
+        self.poll_write(context, &whole)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
