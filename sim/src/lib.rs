@@ -4,6 +4,7 @@
 pub mod check;
 pub mod clock;
 pub mod disk;
+pub mod embedded;
 pub mod model;
 pub mod network;
 pub mod options;
