@@ -367,16 +367,18 @@ pub async fn watch(number: u64) {
         let mut watches = client.watches();
         watches.add(request.clone()).await;
         while watches.has_watchers() {
-            if stream.chance(50_000) {
+            if goes_on() && stream.chance(50_000) {
                 // A slow reader.
                 sleep(Duration::from_millis(stream.between(1, 1_500))).await;
             }
             let heard = match timeout(Duration::from_secs(3), watches.next()).await {
                 Err(_) => {
+                    world::note(|| format!("watcher {number} hears nothing"));
                     watches.request_progress().await;
                     continue;
                 }
-                Ok(Err(_)) => {
+                Ok(Err(error)) => {
+                    world::note(|| format!("watcher {number}: {error}"));
                     sleep(PAUSE).await;
                     continue;
                 }
