@@ -130,7 +130,8 @@ impl Options {
             keys: draw.between(1, 12),
             value_bytes_max: *draw.pick(&[16, 256, 4096, 40_000]),
             think: millis(*draw.pick(&[5, 30, 150])),
-            call_timeout: millis(draw.between(500, 5_000)),
+            // Some wait for longer than a member does, and hear its own "timed out".
+            call_timeout: millis(draw.between(500, 12_000)),
             lease_ttl_max: draw.between(1, 5),
             safety: Duration::from_secs(draw.between(5, 20)),
             delay: (millis(delay_min), millis(delay_max)),

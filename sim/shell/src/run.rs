@@ -248,7 +248,7 @@ fn report(ending: Ending) -> Report {
                 .iter()
                 .map(|it| it.responses.len())
                 .sum(),
-            facts: ending.facts.unwrap_or_else(Facts::new),
+            facts: ending.facts.unwrap_or_default(),
             own: ending.own,
             faults: world.faults.clone(),
         }
