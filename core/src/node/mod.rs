@@ -86,7 +86,7 @@ pub struct Node {
     alarms: Arc<Vec<pb::AlarmMember>>,
     /// What other members run, as the shell learned; `None` for one that cannot be reached.
     peer_versions: BTreeMap<u64, Option<String>>,
-    /// Entries up to here were committed before this process began.
+    /// Entries up to here were in the log before this process began.
     logins_after: Index,
     /// Set once: nothing happens any more.
     stopped: bool,
@@ -135,7 +135,10 @@ impl Node {
             state,
             is_bootstrap,
         } = recovered;
-        let logins_after = Index(hard_state.commit);
+        // Not the commit index: it reaches the disk later than what it commits.
+        let logins_after = entries
+            .last()
+            .map_or(snapshot_index, |entry| Index(entry.index));
         let bootstrap = is_bootstrap.then(|| (entries.clone(), hard_state));
         let start = consensus::Start {
             hard_state,
