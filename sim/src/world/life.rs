@@ -149,7 +149,7 @@ impl World {
         let machine = self.machines.get_mut(&member).expect("a member");
         let now = machine.clock.read(now_ns);
         let hub_config = HubConfig {
-            response_bytes_max: 2 << 20,
+            response_bytes_max: self.options.load.watch_response_bytes_max,
             progress_interval: config.tick * 20,
             seed: config.seed,
         };
