@@ -150,7 +150,7 @@ impl Raft {
         match message.kind() {
             Ok(MessageType::MsgAppResp) if !message.reject => {
                 let last = shadow.durable.last();
-                let kept = last >= message.index && term >= message.term;
+                let kept = shadow.has_reached(message.term, message.index);
                 facts.expect("raft.promise", kept, || {
                     format!("{}, log to {last}", said())
                 })

@@ -2,7 +2,7 @@
 //!
 //! A write enters the memory's log when the node emits it and the disk's when the driver reports it as durable.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use quorate_core::boundary::Write;
 use quorate_core::types::WriteNumber;
@@ -21,6 +21,10 @@ pub struct Shadow {
     pub durable: ShadowLog,
     /// The hard state on the disk.
     pub hard_state: HardState,
+    /// For each term: how far the log on the disk reached while that was its term. One sync may cover a write and the
+    /// one that takes its entries back in a later term; what the first allowed to say may still be said, as if it had
+    /// been on its way for long.
+    reached: BTreeMap<u64, u64>,
     /// Writes that are not durable yet.
     waiting: VecDeque<Write>,
     /// The last write that was emitted.
@@ -85,7 +89,19 @@ impl Shadow {
             if let Some(hard_state) = write.hard_state {
                 self.hard_state = hard_state;
             }
+            let reached = self.reached.entry(self.hard_state.term).or_default();
+            *reached = self.durable.last().max(*reached);
         }
+    }
+
+    /// Whether the disk held the log up to an index when a message of this term said so.
+    pub fn has_reached(&self, term: u64, index: u64) -> bool {
+        if term == self.hard_state.term {
+            return self.durable.last() >= index;
+        }
+        let is_past = term < self.hard_state.term;
+        let reached = self.reached.get(&term).copied().unwrap_or(0);
+        is_past && reached.max(self.durable.last()) >= index
     }
 
     /// The member starts anew from what its disk holds after index `base`.
@@ -94,6 +110,7 @@ impl Shadow {
         self.durable.append(entries);
         self.memory = self.durable.clone();
         self.hard_state = hard_state;
+        self.reached.clear();
         self.waiting.clear();
         self.write_last = WriteNumber(0);
     }
@@ -127,5 +144,28 @@ mod tests {
         shadow.written(WriteNumber(2));
         assert_eq!(shadow.durable.term(2), Some(2));
         assert!(!shadow.emit(&write(3, &[(5, 2)])), "a gap");
+    }
+
+    #[test]
+    fn what_one_sync_wrote_and_took_back_was_there() {
+        let mut shadow = Shadow::default();
+        let state = |term| {
+            Some(HardState {
+                term,
+                ..HardState::default()
+            })
+        };
+        for (number, term, entries) in [(1, 1, &[(1, 1), (2, 1), (3, 1)][..]), (2, 2, &[(2, 2)])] {
+            let hard_state = state(term);
+            assert!(shadow.emit(&Write {
+                hard_state,
+                ..write(number, entries)
+            }));
+        }
+        assert!(!shadow.has_reached(1, 3), "not yet");
+        shadow.written(WriteNumber(2));
+        assert!(shadow.has_reached(1, 3) && !shadow.has_reached(1, 4));
+        assert!(shadow.has_reached(2, 2) && !shadow.has_reached(2, 3));
+        assert!(!shadow.has_reached(3, 1), "a term that is not on the disk");
     }
 }
