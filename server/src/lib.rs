@@ -16,7 +16,6 @@
     )
 )]
 
-pub mod auth;
 mod bootstrap;
 pub mod config;
 #[cfg(not(madsim))]

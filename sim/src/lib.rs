@@ -5,7 +5,6 @@ pub mod check;
 pub mod clock;
 pub mod disk;
 pub mod embedded;
-pub mod load;
 pub mod model;
 pub mod network;
 pub mod options;

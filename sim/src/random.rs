@@ -26,8 +26,6 @@ pub enum Purpose {
     Node,
     /// Which audits are made when.
     Audit,
-    /// What the clients of a run do.
-    Load,
 }
 
 /// One stream of draws.

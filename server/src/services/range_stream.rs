@@ -10,7 +10,6 @@ use quorate_core::mvcc::View;
 use quorate_proto::etcdserverpb as pb;
 use tonic::Status;
 
-use super::caller::Permit;
 use super::leader_watch::ResponseStream;
 use super::{kv, status};
 use crate::io::core;
@@ -34,10 +33,7 @@ struct Progress {
 }
 
 /// The chunks of a range whose request was checked.
-pub(super) fn chunks(
-    range: pb::RangeRequest,
-    permit: Permit,
-) -> ResponseStream<pb::RangeStreamResponse> {
+pub(super) fn chunks(range: pb::RangeRequest) -> ResponseStream<pb::RangeStreamResponse> {
     let progress = Progress {
         allowed: (range.limit > 0).then_some(range.limit),
         rest: range,
@@ -46,7 +42,7 @@ pub(super) fn chunks(
         first: None,
         ended: false,
     };
-    Box::pin(stream::try_unfold(progress, move |progress| async move {
+    Box::pin(stream::try_unfold(progress, |progress| async move {
         if progress.ended {
             return Ok(None);
         }
@@ -57,7 +53,6 @@ pub(super) fn chunks(
             Ok((chunk, progress))
         })
         .await?;
-        permit.check_again()?;
         if chunk.header.is_some() {
             core::with(|core| core.state().fill(&mut chunk.header));
         }
