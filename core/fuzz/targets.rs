@@ -84,7 +84,6 @@ pub(crate) fn wal_recover(input: &[u8]) {
         hard_state: None,
         snapshot: None,
         must_sync: true,
-        ..Write::default()
     };
     recovered
         .wal

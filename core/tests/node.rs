@@ -84,7 +84,6 @@ impl Cluster {
             request_bytes_max: 1 << 20,
             quota_bytes: 1 << 30,
             learners_max: 1,
-            strict_reconfig_check: true,
             lease_checkpoint: false,
             checkpoint_bytes_min: u64::MAX,
             log_bytes_in_memory_max: self.log_bytes_in_memory_max,
@@ -188,7 +187,6 @@ impl Cluster {
                     .unwrap()
                     .handle(self.now, Input::EntriesRead { first, entries });
             }
-            Output::SendSnapshot { .. } | Output::Discard(_) => panic!("the log is whole"),
             Output::Stop(reason) => panic!("member {id} stopped: {reason}"),
             Output::Checkpoint(_) | Output::StoreAdvanced | Output::Token(_) | Output::Peers(_) => {
             }

@@ -543,7 +543,6 @@ mod tests {
                 hard_state: None,
                 snapshot: None,
                 must_sync: true,
-                ..Write::default()
             };
             wal.append(&write).unwrap();
             if index % 10 == 0 {

@@ -16,6 +16,7 @@
     )
 )]
 
+pub mod auth;
 mod bootstrap;
 pub mod config;
 #[cfg(not(madsim))]

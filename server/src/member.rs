@@ -15,6 +15,7 @@ use quorate_core::wal::{self, Metadata, Wal};
 use quorate_net::peer::Identity;
 use tokio::sync::mpsc;
 
+use crate::auth::Guard;
 use crate::bootstrap::Beginning;
 use crate::config::{Config, texts};
 use crate::driver::clock::Clock;
@@ -114,7 +115,8 @@ impl Member {
         let clock = Clock::start();
         let node_config = node_config(config, tuning, metadata, tickets.of_the_node());
         let node = Node::new(node_config, recovered, clock.now());
-        let state = Arc::new(server_state(config, arguments, metadata, &node));
+        let guard = Guard::new(config, node.auth(), clock)?;
+        let state = Arc::new(server_state(config, arguments, metadata, &node, guard));
         let mut dealer = Dealer::new(tickets, clock, Arc::clone(&state));
 
         core::install(dealer.deal());
@@ -268,6 +270,7 @@ fn server_state(
     arguments: &[String],
     metadata: Metadata,
     node: &Node,
+    guard: Guard,
 ) -> ServerState {
     let metrics = Arc::new(Metrics::new(metrics::Identity {
         member: metadata.member,
@@ -278,6 +281,7 @@ fn server_state(
         metadata,
         limits(config),
         node.view(),
+        guard,
         node.status(),
         Arc::clone(&metrics),
         Pages::new(config, metrics, arguments.to_vec()),
@@ -348,7 +352,6 @@ fn node_config(
         request_bytes_max: config.max_request_bytes,
         quota_bytes: config.quota_bytes,
         learners_max: config.max_learners,
-        strict_reconfig_check: true,
         lease_checkpoint: config.gates.enabled("LeaseCheckpoint"),
         checkpoint_bytes_min: tuning.checkpoint_bytes_min,
         log_bytes_in_memory_max: tuning.log_bytes_in_memory_max,

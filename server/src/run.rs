@@ -18,6 +18,7 @@ use quorate_net::rt::{self, JoinSet, TcpListener};
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use crate::auth::AuthOptionsError;
 use crate::bootstrap::{self, BootstrapError};
 use crate::config::{Config, Url};
 use crate::host::SharedDisk;
@@ -54,6 +55,9 @@ pub enum StartError {
         /// What is wrong.
         error: String,
     },
+    /// The tokens that were asked for cannot be made.
+    #[error("--auth-token: {0}")]
+    AuthToken(#[from] AuthOptionsError),
     /// The disk holds no member that could start.
     #[error(transparent)]
     Bootstrap(Box<BootstrapError>),

@@ -15,6 +15,7 @@ use quorate_core::wal::Metadata;
 use quorate_proto::etcdserverpb as pb;
 use tokio::sync::watch;
 
+use crate::auth::Guard;
 use crate::http::Pages;
 use crate::metrics::Metrics;
 
@@ -87,6 +88,8 @@ pub struct ServerState {
     pub limits: Limits,
     /// Reads the store.
     pub view: View,
+    /// Who callers are.
+    pub guard: Guard,
     /// The numbers that this server tells about itself.
     pub metrics: Arc<Metrics>,
     /// The plain HTTP pages.
@@ -133,10 +136,15 @@ pub struct WatchCounts {
 
 impl ServerState {
     /// The state of a member that is about to start.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a part of the server, and told apart by its type"
+    )]
     pub fn new(
         metadata: Metadata,
         limits: Limits,
         view: View,
+        guard: Guard,
         status: Status,
         metrics: Arc<Metrics>,
         pages: Pages,
@@ -147,6 +155,7 @@ impl ServerState {
             cluster: metadata.cluster,
             limits,
             view,
+            guard,
             metrics,
             pages,
             database,

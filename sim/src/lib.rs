@@ -5,6 +5,7 @@ pub mod check;
 pub mod clock;
 pub mod disk;
 pub mod embedded;
+pub mod load;
 pub mod model;
 pub mod network;
 pub mod options;

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::load::Load;
 use crate::network::NetworkOptions;
 use crate::random::{Purpose, Stream};
 
@@ -29,7 +30,7 @@ pub struct Options {
     /// Whether all members lose power in the end, to see what is left.
     pub final_power_loss: bool,
     /// How the clients behave.
-    pub load: LoadOptions,
+    pub load: Load,
     /// How the members keep things.
     pub storage: StorageOptions,
     /// How long disks take.
@@ -38,29 +39,6 @@ pub struct Options {
     pub network: NetworkOptions,
     /// What goes wrong.
     pub faults: FaultOptions,
-}
-
-/// The load.
-#[derive(Clone, Debug)]
-pub struct LoadOptions {
-    /// Clients that read and write.
-    pub clients: u64,
-    /// Clients that watch.
-    pub watchers: u64,
-    /// Keys.
-    pub keys: u64,
-    /// The longest value.
-    pub value_bytes_max: u64,
-    /// The mean pause between two operations of a client.
-    pub think_ns: u64,
-    /// Lease TTLs are at most this many seconds.
-    pub lease_ttl_max: u64,
-    /// Compactions, in a million operations.
-    pub compaction_ppm: u32,
-    /// Operations that concern leases, in a million.
-    pub lease_ppm: u32,
-    /// The longest time that a slow watcher does not read.
-    pub watch_pause_ns: u64,
 }
 
 /// The members' thresholds.
@@ -134,7 +112,7 @@ impl Options {
             request_timeout: Duration::from_nanos(2 * SECOND + 2 * election_ns),
             safety_ns: (*stream.pick(&[3, 6, 12]) * SECOND).max(6 * election_ns),
             final_power_loss: stream.chance(300_000),
-            load: LoadOptions::draw(stream),
+            load: Load::draw(seed),
             storage: StorageOptions::draw(stream),
             disk: DiskOptions::draw(stream, tick_ms * MILLISECOND),
             network: draw_network(stream, tick_ms * MILLISECOND),
@@ -145,22 +123,6 @@ impl Options {
     /// The election timeout.
     pub fn election(&self) -> Duration {
         self.tick * self.election_ticks
-    }
-}
-
-impl LoadOptions {
-    fn draw(stream: &mut Stream) -> Self {
-        Self {
-            clients: stream.between(1, 6),
-            watchers: stream.between(0, 4),
-            keys: stream.between(1, 12),
-            value_bytes_max: *stream.pick(&[8, 64, 700, 4000]),
-            think_ns: *stream.pick(&[20, 100, 300]) * MILLISECOND,
-            lease_ttl_max: stream.between(1, 6),
-            compaction_ppm: *stream.pick(&[0, 5_000, 50_000]),
-            lease_ppm: *stream.pick(&[0, 50_000, 300_000]),
-            watch_pause_ns: *stream.pick(&[1, 100, 2000]) * MILLISECOND,
-        }
     }
 }
 

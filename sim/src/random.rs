@@ -26,6 +26,8 @@ pub enum Purpose {
     Node,
     /// Which audits are made when.
     Audit,
+    /// What the clients of a run do.
+    Load,
 }
 
 /// One stream of draws.

@@ -4,7 +4,6 @@
 //! raft-rs has 2 = add learner. Bytes from a network or disk are parsed by `quorate-proto` only; `eraftpb` values
 //! are built from the result, never parsed.
 
-use prost::Message as _;
 use quorate_proto::raftpb;
 use raft::eraftpb;
 
@@ -95,60 +94,6 @@ pub(super) fn conf_state_out(state: &eraftpb::ConfState) -> raftpb::ConfState {
     raftpb::ConfState::simple(sorted(&state.voters), sorted(&state.learners))
 }
 
-/// A snapshot's place in the log, for raft-rs; its content never goes there.
-pub(super) fn snapshot_in(snapshot: &raftpb::Snapshot) -> eraftpb::Snapshot {
-    let raftpb::SnapshotMetadata {
-        conf_state,
-        index,
-        term,
-    } = &snapshot.metadata;
-    snapshot_at(*index, *term, conf_state_in(conf_state))
-}
-
-/// A snapshot without content.
-pub(super) fn snapshot_at(
-    index: u64,
-    term: u64,
-    conf_state: eraftpb::ConfState,
-) -> eraftpb::Snapshot {
-    let mut metadata = eraftpb::SnapshotMetadata {
-        index,
-        term,
-        ..Default::default()
-    };
-    metadata.set_conf_state(conf_state);
-    let mut converted = eraftpb::Snapshot::default();
-    converted.set_metadata(metadata);
-    converted
-}
-
-/// A snapshot's place in the log, for a peer.
-fn snapshot_out(snapshot: &eraftpb::Snapshot) -> raftpb::Snapshot {
-    let metadata = snapshot.get_metadata();
-    let conf_state = conf_state_out(metadata.get_conf_state());
-    raftpb::Snapshot::new(
-        metadata.index,
-        metadata.term,
-        conf_state,
-        bytes::Bytes::new(),
-    )
-}
-
-/// The payload of a conf change that raft-rs may parse: exactly what our own parser understood of it.
-fn checked_conf_change(data: &bytes::Bytes) -> Result<bytes::Bytes, ConvertError> {
-    let change =
-        raftpb::ConfChange::decode(data.clone()).map_err(|_| ConvertError::UnknownType {
-            what: "conf change",
-            number: 0,
-        })?;
-    let encoded = change.encode_to_vec();
-    Ok(if encoded == *data {
-        data.clone()
-    } else {
-        encoded.into()
-    })
-}
-
 /// A membership change as raft-rs wants it; `None` for one that does not concern Raft (an update of addresses).
 pub(super) fn conf_change_in(
     change: &raftpb::ConfChange,
@@ -188,23 +133,12 @@ pub(super) fn message_in(message: raftpb::Message) -> Result<eraftpb::Message, C
     };
     converted.set_msg_type(msg_type);
     converted.context = message.context;
-    let mut entries = message
+    let entries = message
         .entries
         .into_iter()
         .map(entry_in)
         .collect::<Result<Vec<_>, _>>()?;
-    if msg_type == eraftpb::MessageType::MsgPropose {
-        // These are the only ones that raft-rs looks into.
-        for entry in &mut entries {
-            if entry.get_entry_type() == eraftpb::EntryType::EntryConfChange {
-                entry.data = checked_conf_change(&entry.data)?;
-            }
-        }
-    }
     converted.entries = entries.into();
-    if let Some(snapshot) = &message.snapshot {
-        converted.set_snapshot(snapshot_in(snapshot));
-    }
     Ok(converted)
 }
 
@@ -219,8 +153,7 @@ pub(super) fn message_out(message: eraftpb::Message) -> raftpb::Message {
         index: message.index,
         entries: message.entries.iter().map(entry_out).collect(),
         commit: message.commit,
-        snapshot: (message.get_msg_type() == eraftpb::MessageType::MsgSnapshot)
-            .then(|| snapshot_out(message.get_snapshot())),
+        snapshot: None,
         reject: message.reject,
         reject_hint: message.reject_hint,
         context: message.context,

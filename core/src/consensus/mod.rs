@@ -19,7 +19,6 @@
 
 mod convert;
 mod log;
-mod snapshot;
 
 use std::collections::VecDeque;
 
@@ -30,7 +29,6 @@ use raft::{RawNode, ReadOnlyOption, StateRole};
 
 pub use convert::ConvertError;
 use log::Log;
-use snapshot::{Accepted, Restoring};
 
 use crate::boundary::{Config, Output, SnapshotRecord, Write};
 use crate::types::{Index, MemberId, Term, WriteNumber};
@@ -56,20 +54,9 @@ pub(crate) struct Start {
     pub(crate) older: Vec<(Index, Term)>,
 }
 
-/// What is to be put into the log.
-#[derive(Clone, Debug)]
-pub(crate) enum Proposal {
-    /// An encoded request.
-    Request(Bytes),
-    /// An encoded change of the members.
-    Change(Bytes),
-}
-
 /// What one step of consensus brought.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
-    /// The log has begun anew after the snapshot that was received: the state is the image's from here on.
-    pub(crate) is_restored: bool,
     /// Entries to apply, in order.
     pub(crate) committed: Vec<eraftpb::Entry>,
     /// (context, index) of reads whose leadership is confirmed.
@@ -107,12 +94,6 @@ pub(crate) struct Consensus {
     reads_held: Vec<eraftpb::Message>,
     /// Sending entries that were read back, when they arrive.
     fetch: Option<raft::GetEntriesContext>,
-    /// Entries from here on are kept on the disk whatever is purged.
-    kept_from: Index,
-    /// A snapshot that raft has taken, until its `Ready` comes.
-    accepted: Option<Accepted>,
-    /// A snapshot that is being installed.
-    restoring: Option<Restoring>,
 }
 
 impl std::fmt::Debug for Consensus {
@@ -179,9 +160,6 @@ impl Consensus {
             commit_unwritten: None,
             reads_held: Vec::new(),
             fetch: None,
-            kept_from: Index(0),
-            accepted: None,
-            restoring: None,
             raw,
         };
         consensus.reseed();
@@ -264,27 +242,22 @@ impl Consensus {
         self.reseed();
     }
 
-    /// A single voter with a write in flight must not elect itself, nor anybody with a snapshot in flight: raft-rs
-    /// would panic.
+    /// A single voter with a write in flight must not elect itself: raft-rs would panic.
     fn must_wait_for_disk(&self) -> bool {
         let log = &self.raw.raft.raft_log;
-        let is_alone =
-            !self.is_leader() && self.is_single_voter() && log.persisted < log.last_index();
-        is_alone || self.is_restoring()
+        !self.is_leader() && self.is_single_voter() && log.persisted < log.last_index()
     }
 
     /// Takes a message of another member. Messages that make no sense here are dropped, as a network would.
     pub(crate) fn receive(&mut self, message: raftpb::Message) -> Result<(), ConvertError> {
         let message = convert::message_in(message)?;
-        let kind = message.get_msg_type();
-        let is_hasty = kind == eraftpb::MessageType::MsgTimeoutNow && self.is_restoring();
-        if kind == eraftpb::MessageType::MsgSnapshot || is_hasty {
+        if message.get_msg_type() == eraftpb::MessageType::MsgSnapshot {
             return Ok(());
         }
         if self.is_single_voter() && self.raw.raft.prs().get(message.from).is_none() {
             return Ok(());
         }
-        let is_read = kind == eraftpb::MessageType::MsgReadIndex;
+        let is_read = message.get_msg_type() == eraftpb::MessageType::MsgReadIndex;
         if is_read && self.is_leader() && !self.has_committed_in_term() {
             self.reads_held.push(message);
             return Ok(());
@@ -297,11 +270,17 @@ impl Consensus {
 
     /// Puts entries into the log in one step, here or at the leader. `false`: there is no leader that takes them
     /// now, and nothing happened.
-    pub(crate) fn propose(&mut self, proposals: Vec<Proposal>) -> bool {
+    pub(crate) fn propose(&mut self, payloads: Vec<Bytes>) -> bool {
         if self.leader().is_none() {
             return false;
         }
-        let entries: Vec<_> = proposals.into_iter().map(entry_of).collect();
+        let entries: Vec<_> = payloads
+            .into_iter()
+            .map(|data| eraftpb::Entry {
+                data,
+                ..eraftpb::Entry::default()
+            })
+            .collect();
         let mut message = eraftpb::Message {
             from: self.member,
             entries: entries.into(),
@@ -362,7 +341,6 @@ impl Consensus {
         let released: Vec<_> = self.in_flight.drain(..released).collect();
         let Some(last) = released.last() else { return };
         self.raw.on_persist_ready(last.ready);
-        self.end_restoring(number);
         self.reseed();
         for message in released.into_iter().flat_map(|waiting| waiting.messages) {
             send(message, out);
@@ -382,30 +360,22 @@ impl Consensus {
             number,
             entries,
             hard_state,
+            snapshot: None,
             must_sync: true,
-            ..Write::default()
         }));
     }
 
-    /// Emits the record of a checkpoint with a hard state that makes it valid (commit >= its index). Entries before
-    /// `purge_before` may go then.
-    pub(crate) fn write_snapshot_record(
-        &mut self,
-        record: SnapshotRecord,
-        purge_before: Index,
-        out: &mut Vec<Output>,
-    ) {
+    /// Emits the record of a checkpoint with a hard state that makes it valid (commit >= its index).
+    pub(crate) fn write_snapshot_record(&mut self, record: SnapshotRecord, out: &mut Vec<Output>) {
         self.commit_unwritten = None;
-        self.kept_from = self.kept_from.max(purge_before);
         let number = self.next_write(true);
         let hard_state = Some(convert::hard_state_out(&self.raw.raft.hard_state()));
         let write = Write {
             number,
+            entries: Vec::new(),
             hard_state,
             snapshot: Some(record),
-            purge_before: Some(self.kept_from),
             must_sync: true,
-            ..Write::default()
         };
         out.push(Output::Write(write));
     }
@@ -421,11 +391,14 @@ impl Consensus {
             return None;
         }
         let mut ready = self.raw.ready();
+        assert!(
+            ready.snapshot().is_empty(),
+            "snapshots are not accepted from peers"
+        );
         for message in ready.take_messages() {
             send(message, out);
         }
         let progress = Progress {
-            is_restored: !ready.snapshot().is_empty(),
             committed: ready.take_committed_entries(),
             reads: ready
                 .take_read_states()
@@ -441,43 +414,24 @@ impl Consensus {
     /// Makes the log changes of a `Ready` durable and keeps back the messages that depend on it.
     fn log_and_hold(&mut self, mut ready: raft::Ready, out: &mut Vec<Output>) {
         let entries = ready.take_entries();
-        let accepted = (!ready.snapshot().is_empty()).then(|| self.restart_log(&ready));
         if let Some(hard_state) = ready.hs() {
             self.raw.mut_store().set_hard_state(hard_state.clone());
             self.commit_unwritten = Some(convert::hard_state_out(hard_state));
         }
         if ready.must_sync() {
             let number = self.next_write(true);
-            let mut write = Write {
+            out.push(Output::Write(Write {
                 number,
                 entries: entries.iter().map(convert::entry_out).collect(),
                 hard_state: self.commit_unwritten.take(),
+                snapshot: None,
                 must_sync: true,
-                ..Write::default()
-            };
-            if let Some(Accepted { record, install }) = accepted {
-                let index = record.index.0;
-                assert!(
-                    write.hard_state.is_some_and(|state| state.commit >= index),
-                    "a snapshot is committed"
-                );
-                self.restoring = Some(Restoring {
-                    index,
-                    write: number,
-                });
-                self.kept_from = record.index.next();
-                write.purge_before = Some(self.kept_from);
-                write.install = Some(install);
-                write.snapshot = Some(record);
-            }
-            out.push(Output::Write(write));
+            }));
         }
         self.raw.mut_store().append(entries);
-        // Who leads no more has nobody to send a snapshot to.
         let (at_once, waiting) = ready
             .take_persisted_messages()
             .into_iter()
-            .filter(|message| message.get_msg_type() != eraftpb::MessageType::MsgSnapshot)
             .partition(promises_nothing);
         for message in at_once {
             send(message, out);
@@ -530,13 +484,7 @@ impl Consensus {
         converted
             .retain(|entry| raft::Storage::term(self.raw.store(), entry.index) == Ok(entry.term));
         if converted.is_empty() {
-            let is_purged = first < self.kept_from;
-            let kept = if is_purged {
-                self.kept_from.0
-            } else {
-                u64::MAX
-            };
-            self.raw.mut_store().lose_before(kept);
+            self.raw.mut_store().lose_older();
         }
         self.raw.mut_store().supply(converted);
         if let Some(context) = self.fetch.take() {
@@ -606,26 +554,10 @@ fn promises_nothing(message: &eraftpb::Message) -> bool {
 
 fn send(message: eraftpb::Message, out: &mut Vec<Output>) {
     let to = MemberId(message.to);
-    let is_snapshot = message.get_msg_type() == eraftpb::MessageType::MsgSnapshot;
-    let message = convert::message_out(message);
-    out.push(if is_snapshot {
-        Output::SendSnapshot { to, message }
-    } else {
-        Output::Send { to, message }
+    out.push(Output::Send {
+        to,
+        message: convert::message_out(message),
     });
-}
-
-fn entry_of(proposal: Proposal) -> eraftpb::Entry {
-    let (kind, data) = match proposal {
-        Proposal::Request(data) => (eraftpb::EntryType::EntryNormal, data),
-        Proposal::Change(data) => (eraftpb::EntryType::EntryConfChange, data),
-    };
-    let mut entry = eraftpb::Entry {
-        data,
-        ..eraftpb::Entry::default()
-    };
-    entry.set_entry_type(kind);
-    entry
 }
 
 /// A 64-bit mix (SplitMix64's finaliser): spreads a counter over all bits.

@@ -33,9 +33,6 @@ impl Node {
             if let Err(error) = self.apply_entry(&entry) {
                 return self.stop(error.to_string());
             }
-            if self.leaving.is_some() {
-                return;
-            }
         }
         self.consensus
             .on_applied(last, self.config.log_bytes_in_memory_max);
@@ -155,16 +152,11 @@ impl Node {
             "raft and membership agree on who votes"
         );
         self.announce_peers();
-        self.active_since
-            .retain(|member, _| self.state.membership.member(*member).is_some());
         if self.proposals.close(ticket) {
-            let members = fits
-                .clone()
-                .map(|()| Response::Members(self.members.to_vec()));
-            self.reply(ticket, members);
+            self.reply(ticket, fits.clone().map(|()| Response::Done));
         }
         if removes_me && fits.is_ok() {
-            self.say_farewell();
+            self.stop("the member has been permanently removed from the cluster".into());
         }
         Ok(())
     }

@@ -15,9 +15,7 @@
 
 mod applying;
 mod check;
-mod membership;
 mod recover;
-mod snapshots;
 mod upkeep;
 mod waiting;
 
@@ -30,17 +28,15 @@ use prost::Message as _;
 use quorate_proto::etcdserverpb as pb;
 
 pub use recover::{LogContents, RecoverError, Recovered};
-pub use snapshots::ReceivedImage;
 
 use crate::apply::State;
 use crate::auth::{self, AuthView};
 use crate::boundary::{Config, Input, Output, Request, RequestIds, Response};
-use crate::consensus::{self, Consensus, Proposal};
+use crate::consensus::{self, Consensus};
 use crate::error::RequestError;
 use crate::lease::Renewal;
 use crate::mvcc::View;
 use crate::types::{Index, LeaseId, MemberId, Revision, Term, Ticket, Time};
-use snapshots::{Incoming, Sending};
 use upkeep::{Checkpoints, Leadership, Upkeep};
 use waiting::{Proposals, Reads};
 
@@ -75,16 +71,6 @@ pub struct Node {
     upkeep: Upkeep,
     /// Checkpoints.
     checkpoints: Checkpoints,
-    /// A snapshot that raft has not seen yet.
-    incoming: Option<Incoming>,
-    /// The state of the snapshot that raft has taken, until the log begins anew.
-    accepted: Option<Box<State>>,
-    /// Snapshots that were sent lately.
-    sending: BTreeMap<MemberId, Sending>,
-    /// Since when the links to other members are up.
-    active_since: BTreeMap<MemberId, Time>,
-    /// When this member ends, once it was removed; it does nothing more until then.
-    leaving: Option<Time>,
     /// Ids of the requests that the node makes itself.
     ids: RequestIds,
     /// The time of the last input; never goes back.
@@ -100,7 +86,7 @@ pub struct Node {
     alarms: Arc<Vec<pb::AlarmMember>>,
     /// What other members run, as the shell learned; `None` for one that cannot be reached.
     peer_versions: BTreeMap<u64, Option<String>>,
-    /// Entries up to here were committed before this process began.
+    /// Entries up to here were in the log before this process began.
     logins_after: Index,
     /// Set once: nothing happens any more.
     stopped: bool,
@@ -149,9 +135,11 @@ impl Node {
             state,
             is_bootstrap,
         } = recovered;
-        let logins_after = Index(hard_state.commit);
+        // Not the commit index: it reaches the disk later than what it commits.
+        let logins_after = entries
+            .last()
+            .map_or(snapshot_index, |entry| Index(entry.index));
         let bootstrap = is_bootstrap.then(|| (entries.clone(), hard_state));
-        let checkpoints = Checkpoints::new(&state);
         let start = consensus::Start {
             hard_state,
             conf_state: state.membership.conf_state(),
@@ -168,12 +156,7 @@ impl Node {
             compactions: Vec::new(),
             leadership: Leadership::new(now),
             upkeep: Upkeep::new(now),
-            checkpoints,
-            incoming: None,
-            accepted: None,
-            sending: BTreeMap::new(),
-            active_since: BTreeMap::new(),
-            leaving: None,
+            checkpoints: Checkpoints::new(state.index),
             ids: config.request_ids.clone(),
             now,
             tick_due: now.after(config.tick),
@@ -191,11 +174,6 @@ impl Node {
             node.consensus
                 .write_bootstrap(entries, hard_state, &mut node.out);
         }
-        let checkpoint = node.checkpoints.record.clone();
-        node.consensus.offer_checkpoint(checkpoint.as_ref());
-        if node.state.membership.is_removed(node.config.member) {
-            node.say_farewell();
-        }
         node.refresh_alarms();
         node.announce_peers();
         node.shorten_first_election();
@@ -208,12 +186,6 @@ impl Node {
         if self.stopped {
             return;
         }
-        if self.leaving.is_some() {
-            if let Input::Request { ticket, .. } = input {
-                self.reply(ticket, Err(RequestError::Stopped));
-            }
-            return;
-        }
         match input {
             Input::Wake => {}
             Input::Receive { from, message } => self.on_message(from, message),
@@ -221,14 +193,7 @@ impl Node {
             Input::Written(number) => self.consensus.on_written(number, &mut self.out),
             Input::EntriesRead { first, entries } => self.consensus.on_entries_read(first, entries),
             Input::Checkpointed { index, done } => self.on_checkpointed(index, done),
-            Input::SnapshotReceived {
-                from,
-                message,
-                image,
-            } => self.on_snapshot(from, message, image),
-            Input::SnapshotSent { to, done } => self.on_snapshot_sent(to, done),
             Input::Unreachable(member) => self.consensus.report_unreachable(member),
-            Input::PeerActivity { member, is_active } => self.on_activity(member, is_active),
             Input::PeerVersion { member, version } => {
                 self.peer_versions.insert(member.0, version);
             }
@@ -238,17 +203,13 @@ impl Node {
 
     /// Moves everything that may leave now into `out`, in order. Call once per batch of inputs.
     pub fn flush(&mut self, out: &mut Vec<Output>) {
-        while !self.stopped && self.leaving.is_none() {
+        while !self.stopped {
             self.run_upkeep();
-            self.take_incoming();
             self.propose_queued();
             self.begin_read_round();
             let Some(progress) = self.consensus.step(&mut self.out) else {
                 break;
             };
-            if progress.is_restored {
-                self.restore();
-            }
             for (context, index) in progress.reads {
                 self.reads.confirm(&context, index);
             }
@@ -258,8 +219,6 @@ impl Node {
         self.release_reads();
         self.retry_renewals();
         self.announce_store();
-        self.note_snapshots_sent();
-        self.leave_when_due();
         out.append(&mut self.out);
     }
 
@@ -267,9 +226,6 @@ impl Node {
     pub fn deadline(&self) -> Time {
         if self.stopped {
             return Time::NEVER;
-        }
-        if let Some(end) = self.leaving {
-            return end;
         }
         // A compaction that waits for a reader is tried again at the next tick: until then it would only spin.
         if self.state.store.is_compacting() && !self.state.store.is_compaction_held() {
@@ -332,11 +288,7 @@ impl Node {
             return self.reply(ticket, Err(RequestError::RequestTooManyRequests));
         }
         match request {
-            Request::Propose(payload) => {
-                self.proposals
-                    .open(self.now, ticket, Proposal::Request(payload));
-            }
-            Request::ChangeMembers(change) => self.on_change(ticket, &change),
+            Request::Propose(payload) => self.proposals.open(self.now, ticket, payload),
             Request::ReadIndex => self.reads.arrive(self.now, ticket),
             Request::LeaseRenew(id) => self.renewals.push((ticket, id, self.now, false)),
             Request::LeaseTimeToLive { id, keys } => {
@@ -373,7 +325,7 @@ impl Node {
 
     /// Gives everything that is queued to consensus, as one batch.
     fn propose_queued(&mut self) {
-        if self.proposals.has_queued() && self.consensus.propose(self.proposals.queued()) {
+        if self.proposals.has_queued() && self.consensus.propose(self.proposals.queued_payloads()) {
             self.proposals.on_accepted();
         }
     }

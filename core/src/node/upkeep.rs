@@ -7,7 +7,6 @@ use quorate_proto::etcdserverpb as pb;
 use quorate_proto::membershippb;
 
 use super::{ETCD_VERSION, Node, nanos};
-use crate::apply::State;
 use crate::boundary::{Output, Response, SnapshotRecord};
 use crate::error::RequestError;
 use crate::types::{Index, MemberId, Ticket, Time};
@@ -74,8 +73,6 @@ pub(super) struct Checkpoints {
     pub(super) last: Index,
     /// Bytes of entries applied since the newest one began.
     pub(super) bytes_since: u64,
-    /// The same, with what the log says of it; `None` before the first.
-    pub(super) record: Option<SnapshotRecord>,
     /// The one being written.
     pub(super) in_flight: Option<SnapshotRecord>,
     /// Requests for one.
@@ -83,35 +80,13 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Those of a member whose state was just read from its checkpoint, if it has one.
-    pub(super) fn new(state: &State) -> Self {
+    pub(super) fn new(last: Index) -> Self {
         Self {
-            last: state.index,
-            record: (state.index > Index(0)).then(|| record_of(state)),
+            last,
             bytes_since: 0,
             in_flight: None,
             waiting: Vec::new(),
         }
-    }
-
-    /// A received image has replaced the newest one.
-    pub(super) fn on_installed(&mut self, record: SnapshotRecord) {
-        assert!(
-            self.in_flight.is_none(),
-            "nothing replaces what is installed"
-        );
-        self.last = record.index;
-        self.record = Some(record);
-        self.bytes_since = 0;
-    }
-}
-
-/// What the log says of a checkpoint of this state.
-pub(super) fn record_of(state: &State) -> SnapshotRecord {
-    SnapshotRecord {
-        index: state.index,
-        term: state.term,
-        conf_state: state.membership.conf_state(),
     }
 }
 
@@ -377,11 +352,7 @@ impl Node {
     }
 
     fn checkpoint_when_due(&mut self) {
-        if self.checkpoints.in_flight.is_some()
-            || self.state.store.is_compacting()
-            || self.consensus.is_restoring()
-            || self.consensus.is_sending_checkpoint()
-        {
+        if self.checkpoints.in_flight.is_some() || self.state.store.is_compacting() {
             return;
         }
         let is_new = self.state.index > self.checkpoints.last;
@@ -395,13 +366,15 @@ impl Node {
             .config
             .checkpoint_bytes_min
             .max(self.state.store.size_bytes());
-        let is_wanted = !self.checkpoints.waiting.is_empty() || self.consensus.wants_checkpoint();
-        if self.checkpoints.bytes_since < bytes_due && !is_wanted {
+        if self.checkpoints.bytes_since < bytes_due && self.checkpoints.waiting.is_empty() {
             return;
         }
         self.checkpoints.bytes_since = 0;
-        self.checkpoints.in_flight = Some(record_of(&self.state));
-        self.consensus.offer_checkpoint(None);
+        self.checkpoints.in_flight = Some(SnapshotRecord {
+            index: self.state.index,
+            term: self.state.term,
+            conf_state: self.state.membership.conf_state(),
+        });
         self.out
             .push(Output::Checkpoint(Box::new(self.state.checkpoint())));
     }
@@ -416,13 +389,8 @@ impl Node {
         assert_eq!(record.index, index, "the checkpoint that was asked for");
         if done {
             self.checkpoints.last = index;
-            self.checkpoints.record = Some(record.clone());
-            let purge_before = self.purge_before(index);
-            self.consensus
-                .write_snapshot_record(record, purge_before, &mut self.out);
+            self.consensus.write_snapshot_record(record, &mut self.out);
         }
-        self.consensus
-            .offer_checkpoint(self.checkpoints.record.as_ref());
         let answer = if done {
             Ok(Response::Checkpointed(index))
         } else {

@@ -7,14 +7,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use crate::consensus::Proposal;
 use crate::types::{Index, Ticket, Time};
 
 /// Proposals between their request and their application.
 #[derive(Debug, Default)]
 pub(super) struct Proposals {
     /// Not yet given to consensus: there is no leader, or the batch is still filling.
-    queued: VecDeque<(Ticket, Proposal)>,
+    queued: VecDeque<(Ticket, Bytes)>,
     /// All unanswered ones that a client waits for.
     open: BTreeMap<Ticket, Time>,
     /// The same by age: all have the same patience.
@@ -23,16 +22,16 @@ pub(super) struct Proposals {
 
 impl Proposals {
     /// A proposal that a client waits for.
-    pub(super) fn open(&mut self, now: Time, ticket: Ticket, proposal: Proposal) {
+    pub(super) fn open(&mut self, now: Time, ticket: Ticket, payload: Bytes) {
         let known = self.open.insert(ticket, now);
         assert!(known.is_none(), "ticket {} is used twice", ticket.0);
         self.by_age.push_back((now, ticket));
-        self.queued.push_back((ticket, proposal));
+        self.queued.push_back((ticket, payload));
     }
 
     /// A proposal of this member itself: nobody waits.
     pub(super) fn queue(&mut self, ticket: Ticket, payload: Bytes) {
-        self.queued.push_back((ticket, Proposal::Request(payload)));
+        self.queued.push_back((ticket, payload));
     }
 
     pub(super) fn open_count(&self) -> usize {
@@ -43,10 +42,12 @@ impl Proposals {
         !self.queued.is_empty()
     }
 
-    /// What is queued, in order, for one step of consensus.
-    pub(super) fn queued(&self) -> Vec<Proposal> {
-        let proposals = self.queued.iter().map(|(_, proposal)| proposal.clone());
-        proposals.collect()
+    /// The queued payloads, in order, for one step of consensus.
+    pub(super) fn queued_payloads(&self) -> Vec<Bytes> {
+        self.queued
+            .iter()
+            .map(|(_, payload)| payload.clone())
+            .collect()
     }
 
     /// Consensus has taken everything that was queued.
@@ -246,8 +247,8 @@ mod tests {
     #[test]
     fn each_ticket_ends_once() {
         let mut proposals = Proposals::default();
-        proposals.open(Time(1), Ticket(1), Proposal::Request(Bytes::new()));
-        proposals.open(Time(2), Ticket(2), Proposal::Request(Bytes::new()));
+        proposals.open(Time(1), Ticket(1), Bytes::new());
+        proposals.open(Time(2), Ticket(2), Bytes::new());
         assert!(proposals.close(Ticket(1)));
         assert!(!proposals.close(Ticket(1)));
         assert_eq!(proposals.expire(Time(2)), [(Ticket(2), Time(2))]);

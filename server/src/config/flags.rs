@@ -253,9 +253,9 @@ pub(crate) const FLAGS: &[Flag] = &[
     security("tls-max-version", Text, "", "Newest TLS version: TLS1.2 or TLS1.3."),
     security("peer-skip-client-san-verification", Bool, "false", "Do not look at the names in a peer's certificate."),
 
-    flag(Section::Auth, "auth-token", Text, "simple", NotYet, "Kind of authentication token and its options."),
-    flag(Section::Auth, "bcrypt-cost", U64, "10", NotYet, "Cost of a password hash: 4 to 31."),
-    flag(Section::Auth, "auth-token-ttl", U64, "300", NotYet, "Seconds that a simple token lives."),
+    flag(Section::Auth, "auth-token", Text, "simple", Works, "Kind of authentication token and its options."),
+    flag(Section::Auth, "bcrypt-cost", U64, "10", Works, "Cost of a password hash: 4 to 31."),
+    flag(Section::Auth, "auth-token-ttl", U64, "300", Works, "Seconds that a simple token lives."),
 
     flag(Section::Profiling, "enable-pprof", Bool, "false", NotYet, "Serve profiles below /debug/pprof/."),
     flag(Section::Profiling, "metrics", Text, "basic", Works, "'basic', or 'extensive' to measure each gRPC method's duration."),

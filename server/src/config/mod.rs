@@ -23,6 +23,7 @@ mod help;
 mod settings;
 mod url;
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,6 +42,13 @@ pub const ETCD_VERSION: &str = "3.7.1";
 /// A duration as Go prints it, for log fields: `1h15m0s`, `300ms`.
 pub fn duration_text(duration: Duration) -> String {
     go_syntax::duration_text(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX))
+}
+
+/// Reads a positive duration as Go writes it, for options inside of a flag.
+pub(crate) fn go_duration(text: &str) -> Result<Duration, String> {
+    let nanoseconds =
+        go_syntax::parse_duration(text).map_err(|misread| misread.words().to_string())?;
+    positive(nanoseconds).ok_or_else(|| format!("{text} is no time to live"))
 }
 
 /// A checked configuration of one member.
@@ -98,6 +106,13 @@ pub struct Config {
     pub grpc_keepalive_timeout: Option<Duration>,
     /// `--watch-progress-notify-interval`, at least 100 ms.
     pub watch_progress_notify_interval: Duration,
+
+    /// `--auth-token`: the kind of token and its options, not yet read.
+    pub auth_token: String,
+    /// `--auth-token-ttl`; zero is etcd's default.
+    pub auth_token_ttl: Duration,
+    /// `--bcrypt-cost`, from 4 to 31.
+    pub bcrypt_cost: u32,
 
     /// `--cors`: origins, or `*`.
     pub cors: Vec<String>,
@@ -312,6 +327,10 @@ enum Origin {
     File,
 }
 
+/// What `--bcrypt-cost` may be.
+const BCRYPT_COSTS: RangeInclusive<u32> = 4..=31;
+/// What it is otherwise.
+const BCRYPT_COST_DEFAULT: u32 = 10;
 /// What `--quota-backend-bytes=0` means.
 const QUOTA_BYTES_DEFAULT: i64 = 2 << 30;
 /// What `--watch-progress-notify-interval=0` means.
@@ -371,6 +390,9 @@ impl Config {
                     .unwrap_or_default()
                     .max(WATCH_PROGRESS_MIN),
             },
+            auth_token: settings.text("auth-token"),
+            auth_token_ttl: Duration::from_secs(settings.unsigned("auth-token-ttl")),
+            bcrypt_cost: BCRYPT_COST_DEFAULT,
             cors: settings.list("cors"),
             host_whitelist: settings.list("host-whitelist"),
             metrics_extensive: settings.text("metrics") == "extensive",
@@ -384,8 +406,24 @@ impl Config {
                 .notices
                 .push(Notice::warn("'data-dir' was empty; using default", fields));
         }
+        config.set_bcrypt_cost(settings.unsigned("bcrypt-cost"));
         config.advertise_default_host(default_host);
         Ok(config)
+    }
+
+    fn set_bcrypt_cost(&mut self, cost: u64) {
+        match u32::try_from(cost) {
+            Ok(cost) if BCRYPT_COSTS.contains(&cost) => self.bcrypt_cost = cost,
+            _ => self.notices.push(Notice::warn(
+                "use default bcrypt cost instead of the invalid given cost",
+                vec![
+                    ("min-cost", BCRYPT_COSTS.start().to_string()),
+                    ("max-cost", BCRYPT_COSTS.end().to_string()),
+                    ("default-cost", BCRYPT_COST_DEFAULT.to_string()),
+                    ("given-cost", cost.to_string()),
+                ],
+            )),
+        }
     }
 
     /// `--election-timeout`, as far as it is whole heartbeat intervals.

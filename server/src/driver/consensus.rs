@@ -67,6 +67,7 @@ impl Worker for Consensus {
         self.handle(now, deadline, inputs);
         let mut outputs = std::mem::take(&mut self.outputs);
         self.node.flush(&mut outputs);
+        self.take_up_tokens(&mut outputs);
         self.publish();
         for output in outputs.drain(..) {
             self.route(output);
@@ -113,6 +114,17 @@ impl Consensus {
         }
     }
 
+    /// Who sees in the status that a login is applied must find its token.
+    fn take_up_tokens(&self, outputs: &mut Vec<Output>) {
+        outputs.retain_mut(|output| match output {
+            Output::Token(change) => {
+                self.state.guard.on_change(change.clone());
+                false
+            }
+            _ => true,
+        });
+    }
+
     /// Shows the new status before any answer of this batch leaves.
     fn publish(&mut self) {
         let status = self.node.status();
@@ -145,15 +157,8 @@ impl Consensus {
                 let slot = slot_of(ticket, self.replies.len());
                 self.replies[slot].push(Reply { ticket, result });
             }
-            // With peers the whole log is kept, so that no follower needs one; and none is received.
-            Output::SendSnapshot { to, .. } => {
-                let answer = Input::SnapshotSent { to, done: false };
-                self.node.handle(self.clock.now(), answer);
-            }
-            Output::Discard(_) => {}
             Output::StoreAdvanced => self.store_advanced = true,
-            // No call hands out tokens yet.
-            Output::Token(_) => {}
+            Output::Token(_) => unreachable!("taken up before"),
             Output::Peers(peers) => self.exits.peers.update(peers),
             Output::Stop(reason) => {
                 error!(reason = %reason, "the member stops");

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use quorate_core::auth::Auth;
 use quorate_core::boundary::{Input, Request, RequestIds, Response};
 use quorate_core::mvcc::Store;
 use quorate_core::node::Status;
@@ -15,6 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::mailbox::{Mailbox, Reply};
 use super::{CoreParts, IoCore, Traffic, assign, listener};
+use crate::auth::Guard;
 use crate::config::{Outcome, parse};
 use crate::driver::clock::Clock;
 use crate::driver::queue::Queue;
@@ -102,6 +104,7 @@ impl Echo {
             },
             Limits::default(),
             view,
+            Guard::new(&config, Auth::default().view(), Clock::start()).expect("simple tokens"),
             status(),
             Arc::clone(&metrics),
             Pages::new(&config, metrics, Vec::new()),

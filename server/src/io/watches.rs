@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 
+use quorate_core::error::RequestError;
 use quorate_core::mvcc::View;
 use quorate_core::types::Time;
 use quorate_core::watch::{Hub, HubConfig, StreamId};
@@ -64,6 +65,16 @@ impl Watches {
     /// Takes a request of a client.
     pub(crate) fn handle(&mut self, id: StreamId, request: pb::WatchRequest) {
         self.hub.handle(self.clock.now(), id, request, &self.view);
+    }
+
+    /// Answers a creation that is not allowed.
+    pub(crate) fn refuse(
+        &mut self,
+        id: StreamId,
+        create: &pb::WatchCreateRequest,
+        error: &RequestError,
+    ) {
+        self.hub.refuse(id, create, error, &self.view);
     }
 
     /// The next response of a stream, or a note to wake it when there may be one.

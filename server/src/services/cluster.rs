@@ -4,6 +4,7 @@ use quorate_net::grpc::etcdserverpb::cluster_server;
 use quorate_proto::etcdserverpb as pb;
 use tonic::{Request, Response, Status, async_trait};
 
+use super::caller::Caller;
 use super::not_offered;
 use super::propose::read_index;
 use crate::io::core;
@@ -18,9 +19,11 @@ impl cluster_server::Cluster for Cluster {
         &self,
         request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
+        let caller = Caller::of(&request);
         if request.into_inner().linearizable {
             read_index().await?;
         }
+        caller.require_user().await?;
         let state = core::state();
         Ok(Response::new(pb::MemberListResponse {
             header: Some(state.header_without_revision()),
@@ -30,29 +33,33 @@ impl cluster_server::Cluster for Cluster {
 
     async fn member_add(
         &self,
-        _request: Request<pb::MemberAddRequest>,
+        request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
+        Caller::of(&request).require_admin().await?;
         Err(not_offered("MemberAdd"))
     }
 
     async fn member_remove(
         &self,
-        _request: Request<pb::MemberRemoveRequest>,
+        request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
+        Caller::of(&request).require_admin().await?;
         Err(not_offered("MemberRemove"))
     }
 
     async fn member_update(
         &self,
-        _request: Request<pb::MemberUpdateRequest>,
+        request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
+        Caller::of(&request).require_admin().await?;
         Err(not_offered("MemberUpdate"))
     }
 
     async fn member_promote(
         &self,
-        _request: Request<pb::MemberPromoteRequest>,
+        request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
+        Caller::of(&request).require_admin().await?;
         Err(not_offered("MemberPromote"))
     }
 }

@@ -1,5 +1,6 @@
 //! The KV service: ranges, puts, deletes, transactions, compaction.
 
+use quorate_core::auth::{Identity, Rules, permit_read_txn};
 use quorate_core::boundary::Response as Answer;
 use quorate_core::error::RequestError;
 use quorate_core::request;
@@ -7,6 +8,7 @@ use quorate_net::grpc::etcdserverpb::kv_server;
 use quorate_proto::etcdserverpb as pb;
 use tonic::{Request, Response, Status, async_trait};
 
+use super::caller::Caller;
 use super::leader_watch::ResponseStream;
 use super::propose::{propose, read_index};
 use super::{mismatch, range_stream, status};
@@ -23,6 +25,7 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
+        let caller = Caller::of(&request);
         let range = request.into_inner();
         if !range.serializable && core::state().is_learner() {
             return Err(status(&RequestError::NotSupportedForLearner));
@@ -31,7 +34,12 @@ impl kv_server::Kv for Kv {
         if !range.serializable {
             read_index().await?;
         }
-        Ok(Response::new(read_range(range).await?))
+        let may_read =
+            |rules: &Rules, who: &Identity| rules.permit_range(who, &range.key, &range.range_end);
+        let permit = caller.permit(may_read).await?;
+        let response = read_range(range).await?;
+        permit.check_again()?;
+        Ok(Response::new(response))
     }
 
     type RangeStreamStream = ResponseStream<pb::RangeStreamResponse>;
@@ -40,21 +48,26 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
+        let caller = Caller::of(&request);
         let range = request.into_inner();
         range_stream::check(&range)?;
         if !range.serializable {
             read_index().await?;
         }
-        Ok(Response::new(range_stream::chunks(range)))
+        let may_read =
+            |rules: &Rules, who: &Identity| rules.permit_range(who, &range.key, &range.range_end);
+        let permit = caller.permit(may_read).await?;
+        Ok(Response::new(range_stream::chunks(range, permit)))
     }
 
     async fn put(
         &self,
         request: Request<pb::PutRequest>,
     ) -> Result<Response<pb::PutResponse>, Status> {
+        let caller = Caller::of(&request);
         let put = request.into_inner();
         request::check_put(&put).map_err(|error| status(&error))?;
-        match propose(|internal| internal.put = Some(put)).await? {
+        match propose(&caller, |internal| internal.put = Some(put)).await? {
             Answer::Put(mut response) => {
                 core::with(|core| core.state().fill(&mut response.header));
                 Ok(Response::new(response))
@@ -67,9 +80,10 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
+        let caller = Caller::of(&request);
         let delete = request.into_inner();
         request::check_delete_range(&delete).map_err(|error| status(&error))?;
-        match propose(|internal| internal.delete_range = Some(delete)).await? {
+        match propose(&caller, |internal| internal.delete_range = Some(delete)).await? {
             Answer::DeleteRange(mut response) => {
                 core::with(|core| core.state().fill(&mut response.header));
                 Ok(Response::new(response))
@@ -82,6 +96,7 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<pb::TxnRequest>,
     ) -> Result<Response<pb::TxnResponse>, Status> {
+        let caller = Caller::of(&request);
         let txn = request.into_inner();
         let state = core::state();
         request::check_txn(&txn, state.limits.txn_operations_max)
@@ -90,10 +105,15 @@ impl kv_server::Kv for Kv {
             if !request::is_serializable(&txn) {
                 read_index().await?;
             }
+            let permit = caller
+                .permit(|rules, who| permit_read_txn(rules, who, &txn))
+                .await?;
             // As many ranges as a transaction may hold, each of any size.
-            beside(move || state.view.read_txn(&txn)).await?
+            let response = beside(move || state.view.read_txn(&txn)).await?;
+            permit.check_again()?;
+            response
         } else {
-            match propose(|internal| internal.txn = Some(txn)).await? {
+            match propose(&caller, |internal| internal.txn = Some(txn)).await? {
                 Answer::Txn(response) => response,
                 _ => return Err(mismatch()),
             }
@@ -106,8 +126,10 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
+        let caller = Caller::of(&request);
+        caller.require_admin().await?;
         let compaction = request.into_inner();
-        match propose(|internal| internal.compaction = Some(compaction)).await? {
+        match propose(&caller, |internal| internal.compaction = Some(compaction)).await? {
             Answer::Compact(mut response) => {
                 core::with(|core| core.state().fill(&mut response.header));
                 Ok(Response::new(response))

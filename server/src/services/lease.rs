@@ -7,6 +7,7 @@ use quorate_net::grpc::etcdserverpb::lease_server;
 use quorate_proto::etcdserverpb as pb;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
+use super::caller::{Caller, Permit};
 use super::leader_watch::{ResponseStream, until_leaderless};
 use super::propose::{propose, propose_as};
 use super::{admission, forward, mismatch, status};
@@ -22,13 +23,19 @@ impl lease_server::Lease for Lease {
         &self,
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
+        let caller = Caller::of(&request);
+        caller.require_user().await?;
         let mut grant = request.into_inner();
         let ticket = core::take_ticket();
         if grant.id == 0 {
             // As etcd picks it: the request id without its sign.
             grant.id = (ticket.0 & i64::MAX as u64) as i64;
         }
-        match propose_as(ticket, |internal| internal.lease_grant = Some(grant)).await? {
+        match propose_as(ticket, &caller, |internal| {
+            internal.lease_grant = Some(grant)
+        })
+        .await?
+        {
             Answer::LeaseGrant(mut response) => {
                 core::with(|core| core.state().fill(&mut response.header));
                 Ok(Response::new(response))
@@ -41,8 +48,10 @@ impl lease_server::Lease for Lease {
         &self,
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
+        let caller = Caller::of(&request);
+        caller.require_user().await?;
         let revoke = request.into_inner();
-        match propose(|internal| internal.lease_revoke = Some(revoke)).await? {
+        match propose(&caller, |internal| internal.lease_revoke = Some(revoke)).await? {
             Answer::LeaseRevoke(mut response) => {
                 core::with(|core| core.state().fill(&mut response.header));
                 Ok(Response::new(response))
@@ -58,24 +67,30 @@ impl lease_server::Lease for Lease {
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let requires_leader = admission::requires_leader(request.metadata().as_ref());
-        let renewals = stream::try_unfold(request.into_inner(), |mut requests| async move {
-            let Some(pb::LeaseKeepAliveRequest { id }) = requests.message().await? else {
-                return Ok(None);
-            };
-            // The revision is the one when the request was read.
-            let header = core::with(|core| core.state().header(0));
-            let ttl = forward::renew(LeaseId(id))
-                .await
-                .map_err(|error| status(&error))?;
-            Ok(Some((
-                pb::LeaseKeepAliveResponse {
-                    header: Some(header),
-                    id,
-                    ttl,
-                },
-                requests,
-            )))
-        });
+        let caller = Caller::of(&request);
+        let renewals = stream::try_unfold(
+            (request.into_inner(), caller),
+            |(mut requests, caller)| async move {
+                let Some(pb::LeaseKeepAliveRequest { id }) = requests.message().await? else {
+                    return Ok(None);
+                };
+                // The revision is the one when the request was read.
+                let header = core::with(|core| core.state().header(0));
+                let permit = caller.permit_lease(Some(LeaseId(id)), true).await;
+                permit.map_err(|error| status(&error))?.check_again()?;
+                let ttl = forward::renew(LeaseId(id))
+                    .await
+                    .map_err(|error| status(&error))?;
+                Ok(Some((
+                    pb::LeaseKeepAliveResponse {
+                        header: Some(header),
+                        id,
+                        ttl,
+                    },
+                    (requests, caller),
+                )))
+            },
+        );
         Ok(Response::new(until_leaderless(requires_leader, renewals)))
     }
 
@@ -83,23 +98,35 @@ impl lease_server::Lease for Lease {
         &self,
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
+        let caller = Caller::of(&request);
         let request = request.into_inner();
+        caller.require_user().await?;
+        let permit = if request.keys {
+            let permit = caller.permit_lease(Some(LeaseId(request.id)), false).await;
+            Some(permit.map_err(|error| status(&error))?)
+        } else {
+            None
+        };
         let mut response = forward::time_to_live(&request)
             .await
             .map_err(|error| status(&error))?;
+        permit.map_or(Ok(()), Permit::check_again)?;
         core::with(|core| response.header = Some(core.state().header(0)));
         Ok(Response::new(response))
     }
 
     async fn lease_leases(
         &self,
-        _request: Request<pb::LeaseLeasesRequest>,
+        request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
+        let permit = Caller::of(&request).permit_lease(None, false).await;
+        let permit = permit.map_err(|error| status(&error))?;
         match core::request(NodeRequest::LeaseLeases)
             .await
             .map_err(|error| status(&error))?
         {
             Answer::LeaseLeases(mut response) => {
+                permit.check_again()?;
                 core::with(|core| core.state().fill(&mut response.header));
                 Ok(Response::new(response))
             }

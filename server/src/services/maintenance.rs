@@ -9,6 +9,7 @@ use quorate_net::grpc::etcdserverpb::maintenance_server;
 use quorate_proto::etcdserverpb as pb;
 use tonic::{Request, Response, Status, async_trait};
 
+use super::caller::Caller;
 use super::leader_watch::ResponseStream;
 use super::propose::propose;
 use super::{mismatch, not_offered, snapshot, status};
@@ -24,8 +25,9 @@ pub(crate) struct Maintenance;
 impl maintenance_server::Maintenance for Maintenance {
     async fn status(
         &self,
-        _request: Request<pb::StatusRequest>,
+        request: Request<pb::StatusRequest>,
     ) -> Result<Response<pb::StatusResponse>, Status> {
+        Caller::of(&request).require_user().await?;
         Ok(Response::new(status_response(&core::state())))
     }
 
@@ -33,9 +35,15 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<pb::AlarmRequest>,
     ) -> Result<Response<pb::AlarmResponse>, Status> {
+        let caller = Caller::of(&request);
         let alarm = request.into_inner();
+        if alarm.action() == pb::alarm_request::AlarmAction::Get {
+            caller.require_user().await?;
+        } else {
+            caller.require_admin().await?;
+        }
         // Also a GET goes through the log in etcd: the answer is linearizable.
-        match propose(|internal| internal.alarm = Some(alarm)).await? {
+        match propose(&caller, |internal| internal.alarm = Some(alarm)).await? {
             Answer::Alarm(mut response) => {
                 core::with(|core| core.state().fill(&mut response.header));
                 Ok(Response::new(response))
@@ -48,6 +56,7 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
+        Caller::of(&request).require_admin().await?;
         let revision = Revision(request.into_inner().revision);
         let state = core::state();
         let view = state.view.clone();
@@ -69,6 +78,7 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        Caller::of(&request).require_admin().await?;
         let target = MemberId(request.into_inner().target_id);
         let state = core::state();
         check_move(&state, target).map_err(|error| status(&error))?;
@@ -81,8 +91,9 @@ impl maintenance_server::Maintenance for Maintenance {
 
     async fn hash(
         &self,
-        _request: Request<pb::HashRequest>,
+        request: Request<pb::HashRequest>,
     ) -> Result<Response<pb::HashResponse>, Status> {
+        Caller::of(&request).require_admin().await?;
         let state = core::state();
         let begun = Instant::now();
         snapshot::checkpoint_now(&state).await?;
@@ -96,8 +107,9 @@ impl maintenance_server::Maintenance for Maintenance {
     /// There is nothing to stop the world for: a new image has no free pages.
     async fn defragment(
         &self,
-        _request: Request<pb::DefragmentRequest>,
+        request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        Caller::of(&request).require_admin().await?;
         snapshot::checkpoint_now(&core::state()).await?;
         // etcd sends no header here.
         Ok(Response::new(pb::DefragmentResponse { header: None }))
@@ -107,15 +119,17 @@ impl maintenance_server::Maintenance for Maintenance {
 
     async fn snapshot(
         &self,
-        _request: Request<pb::SnapshotRequest>,
+        request: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
+        Caller::of(&request).require_admin().await?;
         Ok(Response::new(snapshot::blobs(&core::state()).await?))
     }
 
     async fn downgrade(
         &self,
-        _request: Request<pb::DowngradeRequest>,
+        request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        Caller::of(&request).require_admin().await?;
         Err(not_offered("Downgrade"))
     }
 }

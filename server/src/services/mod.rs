@@ -5,6 +5,8 @@
 //! learners.
 
 mod admission;
+mod auth;
+mod caller;
 mod cluster;
 mod forward;
 mod health;
@@ -26,6 +28,7 @@ use std::task::{Context, Poll};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use quorate_core::error::RequestError;
+use quorate_net::grpc::etcdserverpb::auth_server::AuthServer;
 use quorate_net::grpc::etcdserverpb::cluster_server::ClusterServer;
 use quorate_net::grpc::etcdserverpb::kv_server::KvServer;
 use quorate_net::grpc::etcdserverpb::lease_server::LeaseServer;
@@ -48,6 +51,7 @@ pub(crate) struct Services {
     lease: LeaseServer<lease::Lease>,
     cluster: ClusterServer<cluster::Cluster>,
     maintenance: MaintenanceServer<maintenance::Maintenance>,
+    auth: AuthServer<auth::Auth>,
     health: HealthServer<health::Health>,
 }
 
@@ -63,6 +67,7 @@ impl Services {
             cluster: ClusterServer::new(cluster::Cluster).max_decoding_message_size(receive_max),
             maintenance: MaintenanceServer::new(maintenance::Maintenance)
                 .max_decoding_message_size(receive_max),
+            auth: AuthServer::new(auth::Auth).max_decoding_message_size(receive_max),
             health: HealthServer::new(health::Health),
         }
     }
@@ -95,8 +100,9 @@ impl Services {
             "etcdserverpb.Lease" => self.lease.clone().call(request),
             "etcdserverpb.Cluster" => self.cluster.clone().call(request),
             "etcdserverpb.Maintenance" => self.maintenance.clone().call(request),
+            "etcdserverpb.Auth" => self.auth.clone().call(request),
             "grpc.health.v1.Health" => self.health.clone().call(request),
-            "etcdserverpb.Auth" | "v3lockpb.Lock" | "v3electionpb.Election" => {
+            "v3lockpb.Lock" | "v3electionpb.Election" => {
                 return Progress::Answered(not_offered(service).into_http());
             }
             unknown => {

@@ -2,29 +2,34 @@
 
 use bytes::Bytes;
 use prost::Message as _;
+use quorate_core::auth::Identity;
 use quorate_core::boundary::{Request, Response};
 use quorate_core::error::RequestError;
 use quorate_core::types::Ticket;
 use quorate_proto::etcdserverpb as pb;
 use tonic::Status;
 
+use super::caller::Caller;
 use super::{mismatch, status};
 use crate::io::core;
 
-/// Puts a request through the log. `fill` sets the one request in it.
+/// Puts a request through the log in the name of its caller. `fill` sets the one request in it.
 pub(super) async fn propose(
+    caller: &Caller,
     fill: impl FnOnce(&mut pb::InternalRaftRequest),
 ) -> Result<Response, Status> {
     let ticket = core::take_ticket();
-    propose_as(ticket, fill).await
+    propose_as(ticket, caller, fill).await
 }
 
 /// The same under a ticket drawn before.
 pub(super) async fn propose_as(
     ticket: Ticket,
+    caller: &Caller,
     fill: impl FnOnce(&mut pb::InternalRaftRequest),
 ) -> Result<Response, Status> {
-    let entry = encode(ticket, fill)?;
+    let who = caller.identity().await.map_err(|error| status(&error))?;
+    let entry = encode(ticket, who.unwrap_or_default(), fill)?;
     core::request_as(ticket, Request::Propose(entry))
         .await
         .map_err(|error| {
@@ -38,12 +43,14 @@ pub(super) async fn propose_as(
 /// The log entry of a request. Not part of the future, which would hold the large message for its whole life.
 fn encode(
     ticket: Ticket,
+    who: Identity,
     fill: impl FnOnce(&mut pb::InternalRaftRequest),
 ) -> Result<Bytes, Status> {
     let mut internal = pb::InternalRaftRequest {
         header: Some(pb::RequestHeader {
             id: ticket.0,
-            ..pb::RequestHeader::default()
+            username: who.user,
+            auth_revision: who.revision,
         }),
         ..pb::InternalRaftRequest::default()
     };

@@ -10,6 +10,7 @@ use quorate_core::mvcc::View;
 use quorate_proto::etcdserverpb as pb;
 use tonic::Status;
 
+use super::caller::Permit;
 use super::leader_watch::ResponseStream;
 use super::{kv, status};
 use crate::io::core;
@@ -33,7 +34,10 @@ struct Progress {
 }
 
 /// The chunks of a range whose request was checked.
-pub(super) fn chunks(range: pb::RangeRequest) -> ResponseStream<pb::RangeStreamResponse> {
+pub(super) fn chunks(
+    range: pb::RangeRequest,
+    permit: Permit,
+) -> ResponseStream<pb::RangeStreamResponse> {
     let progress = Progress {
         allowed: (range.limit > 0).then_some(range.limit),
         rest: range,
@@ -42,7 +46,7 @@ pub(super) fn chunks(range: pb::RangeRequest) -> ResponseStream<pb::RangeStreamR
         first: None,
         ended: false,
     };
-    Box::pin(stream::try_unfold(progress, |progress| async move {
+    Box::pin(stream::try_unfold(progress, move |progress| async move {
         if progress.ended {
             return Ok(None);
         }
@@ -53,6 +57,7 @@ pub(super) fn chunks(range: pb::RangeRequest) -> ResponseStream<pb::RangeStreamR
             Ok((chunk, progress))
         })
         .await?;
+        permit.check_again()?;
         if chunk.header.is_some() {
             core::with(|core| core.state().fill(&mut chunk.header));
         }

@@ -1,18 +1,23 @@
 //! The Watch service: one stream of the core's hub for each call.
 //!
 //! Responses are pulled from the hub only while the connection takes them, and requests are read only while the hub
-//! has room for their answers. So a client that does not read costs nothing but its watches.
+//! has room for their answers. So a client that does not read costs nothing but its watches. While auth is on, each
+//! creation is checked before the hub sees it, and those behind it wait.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
+use quorate_core::auth::permit_watch;
+use quorate_core::error::RequestError;
 use quorate_core::watch::StreamId;
 use quorate_net::grpc::etcdserverpb::watch_server;
 use quorate_proto::etcdserverpb as pb;
+use quorate_proto::etcdserverpb::watch_request::RequestUnion;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::admission;
+use super::caller::Caller;
 use super::leader_watch::{ResponseStream, until_leaderless};
 use crate::io::core;
 
@@ -28,10 +33,13 @@ impl watch_server::Watch for Watch {
         &self,
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        let caller = Caller::of(&request);
         let requires_leader = admission::requires_leader(request.metadata().as_ref());
         let watches = Watches {
             id: core::with(|core| core.watches(|watches| watches.open())),
             requests: Some(request.into_inner()),
+            caller,
+            checking: None,
         };
         Ok(Response::new(until_leaderless(requires_leader, watches)))
     }
@@ -42,12 +50,51 @@ struct Watches {
     id: StreamId,
     /// None once the client has said everything; the server goes on until it leaves.
     requests: Option<Streaming<pb::WatchRequest>>,
+    caller: Caller,
+    /// A creation of which is not known yet whether it is allowed.
+    checking: Option<Checking>,
+}
+
+type Checking =
+    Pin<Box<dyn Future<Output = (pb::WatchCreateRequest, Result<(), RequestError>)> + Send>>;
+
+/// Whether a watch may be made. etcd shows four errors only.
+async fn check(
+    caller: Caller,
+    create: pb::WatchCreateRequest,
+) -> (pb::WatchCreateRequest, Result<(), RequestError>) {
+    let permitted = caller.identity().await.and_then(|who| {
+        let rules = core::state().guard.rules.rules();
+        permit_watch(&rules, &who.unwrap_or_default(), &create)
+    });
+    let shown = permitted.map_err(|error| match error {
+        RequestError::InvalidAuthToken
+        | RequestError::AuthOldRevision
+        | RequestError::UserEmpty => error,
+        _ => RequestError::PermissionDenied,
+    });
+    (create, shown)
 }
 
 impl Watches {
     /// Hands over requests until there are none or the hub must be pulled first.
     fn take_requests(&mut self, context: &mut Context<'_>) -> Result<(), Status> {
-        while let Some(requests) = &mut self.requests {
+        loop {
+            if let Some(checking) = &mut self.checking {
+                let Poll::Ready((create, permitted)) = checking.as_mut().poll(context) else {
+                    break;
+                };
+                self.checking = None;
+                core::with(|core| {
+                    core.watches(|watches| match permitted {
+                        Ok(()) => watches.handle(self.id, creation(create)),
+                        Err(error) => watches.refuse(self.id, &create, &error),
+                    })
+                });
+            }
+            let Some(requests) = &mut self.requests else {
+                break;
+            };
             if !core::with(|core| core.watches(|watches| watches.accepts(self.id))) {
                 break;
             }
@@ -55,12 +102,33 @@ impl Watches {
                 Poll::Pending => break,
                 Poll::Ready(Some(request)) => {
                     let request = request?;
-                    core::with(|core| core.watches(|watches| watches.handle(self.id, request)));
+                    self.take(request);
                 }
                 Poll::Ready(None) => self.requests = None,
             }
         }
         Ok(())
+    }
+}
+
+impl Watches {
+    fn take(&mut self, request: pb::WatchRequest) {
+        let is_enabled = core::with(|core| core.state().guard.rules.is_enabled());
+        match request.request_union {
+            // A revision that never was is refused first, whoever asks.
+            Some(RequestUnion::CreateRequest(create))
+                if is_enabled && create.start_revision >= 0 =>
+            {
+                self.checking = Some(Box::pin(check(self.caller.clone(), create)));
+            }
+            _ => core::with(|core| core.watches(|watches| watches.handle(self.id, request))),
+        }
+    }
+}
+
+fn creation(create: pb::WatchCreateRequest) -> pb::WatchRequest {
+    pb::WatchRequest {
+        request_union: Some(RequestUnion::CreateRequest(create)),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Real processes, alone and as a cluster, through their gRPC API and their signals.
 
+mod auth;
 mod one_member;
 mod pages;
 mod start;

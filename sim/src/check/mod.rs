@@ -7,6 +7,7 @@ pub mod convergence;
 pub mod durability;
 pub mod ledger;
 pub mod linearizability;
+pub mod lock;
 pub mod raft;
 pub mod shadow;
 pub mod state;
@@ -101,6 +102,14 @@ pub const PROPERTIES: &[(&str, &str)] = &[
     (
         "watch.compacted",
         "only a watch below the compact revision is cancelled for it",
+    ),
+    (
+        "lock.exclusive",
+        "at most one holds a lock or an office, by create revision",
+    ),
+    (
+        "lock.own-key",
+        "who comes in has its own key at that revision",
     ),
     (
         "converge.equal",

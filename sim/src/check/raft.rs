@@ -105,9 +105,7 @@ impl Raft {
                 },
             )?;
         }
-        let restored = (write.install.as_ref().zip(write.snapshot.as_ref()))
-            .map(|(_, record)| chain(&self.entries, record.index.0, record.term.0));
-        let follows = shadow.emit(write, restored);
+        let follows = shadow.emit(write);
         facts.expect("contract.output", follows, || {
             format!(
                 "write {} of {member:?} leaves a gap in its log",
@@ -152,7 +150,7 @@ impl Raft {
         match message.kind() {
             Ok(MessageType::MsgAppResp) if !message.reject => {
                 let last = shadow.durable.last();
-                let kept = last >= message.index && term >= message.term;
+                let kept = shadow.has_reached(message.term, message.index);
                 facts.expect("raft.promise", kept, || {
                     format!("{}, log to {last}", said())
                 })
@@ -285,14 +283,9 @@ impl Raft {
             format!("{member:?} has a checkpoint at {base}, committed are {last}")
         })?;
         check_found(facts, "durable.recovered", member, &followed.shadow, found)?;
-        let durable = &followed.shadow.durable;
-        let restored = match durable.term(found.base) {
-            Some(term) if term == found.base_term => durable.up_to(found.base),
-            _ => chain(&self.entries, found.base, found.base_term),
-        };
         followed
             .shadow
-            .restart(restored, found.entries, found.hard_state);
+            .restart(found.base, found.entries, found.hard_state);
         followed.position = Position {
             term: found.hard_state.term,
             ..Position::default()
@@ -306,24 +299,6 @@ impl Raft {
         }
         Ok(())
     }
-}
-
-/// The entries up to one, as they were seen.
-fn chain(
-    entries: &BTreeMap<(u64, u64), (Entry, u64)>,
-    mut index: u64,
-    mut term: u64,
-) -> Vec<Entry> {
-    let mut found = Vec::new();
-    while index > 0 {
-        let Some((entry, before)) = entries.get(&(index, term)) else {
-            break; // It was founded with these.
-        };
-        found.push(entry.clone());
-        (index, term) = (index - 1, *before);
-    }
-    found.reverse();
-    found
 }
 
 #[cfg(test)]

@@ -173,7 +173,6 @@ impl State {
             request_bytes_max: 1_572_864,
             quota_bytes: -1,
             learners_max: 1,
-            strict_reconfig_check: true,
             lease_checkpoint: false,
             checkpoint_bytes_min: CHECKPOINT_BYTES_MIN,
             log_bytes_in_memory_max: 1 << 20,
@@ -287,9 +286,6 @@ impl State {
                 self.give(place, Input::Checkpointed { index, done });
             }
             Output::Reply { ticket, result } => self.reply(place, ticket, result),
-            Output::SendSnapshot { .. } | Output::Discard(_) => {
-                panic!("the log is kept whole, so that nobody needs a snapshot")
-            }
             Output::Stop(reason) => panic!("member {place} stops: {reason}"),
             // Links are always there, and watches look at the store after each turn.
             _ => {}

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use quorate_core::error::RequestError;
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use quorate_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use quorate_proto::mvccpb::KeyValue;
 
 use super::{Model, header, in_range};
@@ -29,7 +30,7 @@ impl Model {
     }
 
     /// Answers a range on behalf of a store whose current revision is `current` and whose compact revision is
-    /// `compacted`. Orders other than by key and filters are not asked for.
+    /// `compacted`. As in etcd, the count is that of the whole range, before bounds on revisions and limit.
     pub fn range(
         &self,
         request: &pb::RangeRequest,
@@ -50,10 +51,12 @@ impl Model {
         let mut kvs = self.at(&request.key, &request.range_end, revision);
         let count = kvs.len() as i64;
         let limit = if request.count_only { 0 } else { request.limit };
+        kvs.retain(|kv| is_within(request, kv));
+        sort(request, &mut kvs);
+        let more = limit > 0 && kvs.len() as i64 > limit;
         if limit > 0 {
             kvs.truncate(limit as usize);
         }
-        let more = limit > 0 && count > limit;
         if request.count_only {
             kvs.clear();
         }
@@ -69,6 +72,12 @@ impl Model {
             more,
             count,
         })
+    }
+
+    /// All keys as they were at `revision`.
+    pub fn keys_at(&self, revision: i64) -> impl Iterator<Item = &KeyValue> {
+        let keys = self.keys.keys();
+        keys.filter_map(move |key| self.get(key, revision))
     }
 
     /// The keys of a range as they were at `revision`.
@@ -90,6 +99,31 @@ impl Model {
                 && holds_for(compare, &KeyValue::default());
         }
         kvs.iter().all(|kv| holds_for(compare, kv))
+    }
+}
+
+/// Whether a key is within the bounds on revisions; 0 is no bound.
+fn is_within(request: &pb::RangeRequest, kv: &KeyValue) -> bool {
+    let within = |number, min, max| (min == 0 || number >= min) && (max == 0 || number <= max);
+    let (min, max) = (request.min_mod_revision, request.max_mod_revision);
+    let is_modified_within = within(kv.mod_revision, min, max);
+    let (min, max) = (request.min_create_revision, request.max_create_revision);
+    is_modified_within && within(kv.create_revision, min, max)
+}
+
+/// Puts keys, which are in byte order, into the order that is asked for.
+fn sort(request: &pb::RangeRequest, kvs: &mut [KeyValue]) {
+    let order = |one: &KeyValue, other: &KeyValue| match request.sort_target() {
+        SortTarget::Key => one.key.cmp(&other.key),
+        SortTarget::Version => one.version.cmp(&other.version),
+        SortTarget::Create => one.create_revision.cmp(&other.create_revision),
+        SortTarget::Mod => one.mod_revision.cmp(&other.mod_revision),
+        SortTarget::Value => one.value.cmp(&other.value),
+    };
+    match request.sort_order() {
+        SortOrder::None => {}
+        SortOrder::Ascend => kvs.sort_by(order),
+        SortOrder::Descend => kvs.sort_by(|one, other| order(other, one)),
     }
 }
 

@@ -13,11 +13,13 @@ use quorate_core::types::{LeaseId, MemberId, Ticket};
 use quorate_proto::etcdserverpb as pb;
 
 use super::machine::OpenRequest;
+use super::sessions::Session;
 use super::workload::{Call, probe_put};
 use super::{Event, World, name};
 use crate::check::linearizability::{self, Read};
+use crate::check::lock::Entered;
 use crate::check::{Violation, convergence, durability};
-use crate::options::Options;
+use crate::load::{Group, Target};
 use crate::random::{Purpose, Stream};
 
 /// The client that settling asks with.
@@ -27,6 +29,8 @@ pub(super) const PROBE: usize = usize::MAX;
 pub(super) struct Client {
     pub(super) number: u64,
     pub(super) stream: Stream,
+    /// What it belongs to.
+    pub(super) group: Group,
     /// Counts its operations.
     pub(super) operation: u64,
     /// What it does now, and where.
@@ -37,23 +41,60 @@ pub(super) struct Client {
     pub(super) revisions: BTreeMap<Bytes, i64>,
     /// Leases that it asked for, whatever became of them.
     pub(super) leases: Vec<i64>,
+    /// The key that a compare-and-swap chain goes on with.
+    pub(super) chain: Option<Bytes>,
+    /// Its lease, and what it does with it.
+    pub(super) session: Option<Session>,
+}
+
+/// What a client hears.
+#[derive(Debug)]
+pub(super) enum Answer<'a> {
+    /// Its request went through the log, or the leader has answered it.
+    Done(&'a Response),
+    /// It has read.
+    Read(&'a pb::RangeResponse),
+    /// Nothing, or that it failed.
+    Nothing,
 }
 
 impl Client {
-    pub(super) fn new(seed: u64, number: u64) -> Self {
+    pub(super) fn new(seed: u64, number: u64, group: &Group) -> Self {
         Self {
             number,
             stream: Stream::new(seed, Purpose::Client, number),
+            group: group.clone(),
             operation: 0,
             current: None,
             revision_seen: 1,
             revisions: BTreeMap::new(),
             leases: Vec::new(),
+            chain: None,
+            session: Session::new(number, &group.work),
         }
     }
 
-    pub(super) fn pause_ns(&mut self, options: &Options) -> u64 {
-        self.stream.with_tail(options.load.think_ns)
+    pub(super) fn pause_ns(&mut self) -> u64 {
+        self.stream.with_tail(self.group.think_ns)
+    }
+
+    /// Takes an answer.
+    fn hear(&mut self, now_ns: u64, call: &Call, answer: &Answer<'_>) -> Option<Entered> {
+        match answer {
+            Answer::Done(response) => self.learn(response),
+            Answer::Read(response) => {
+                if let Call::Read(request) = call
+                    && request.revision == 0
+                {
+                    // It is not there, unless the answer says so.
+                    self.revisions.insert(request.key.clone(), 0);
+                }
+                self.learn_range(response);
+            }
+            Answer::Nothing => {}
+        }
+        let session = self.session.as_mut()?;
+        session.hear(now_ns, call, answer, &mut self.stream)
     }
 
     fn learn(&mut self, response: &Response) {
@@ -80,11 +121,11 @@ impl World {
         if !self.is_safety() {
             return;
         }
-        let members: Vec<_> = self.machines.keys().copied().collect();
+        let now_ns = self.now_ns;
+        let member = self.choose_member(number);
         let client = &mut self.clients[number];
-        let member = *client.stream.pick(&members);
         client.operation += 1;
-        let call = client.draw_call(&self.options);
+        let call = client.draw_call(now_ns);
         client.current = Some((member, call));
         let operation = client.operation;
         let patience_ns = client
@@ -107,6 +148,22 @@ impl World {
         );
     }
 
+    /// The member that a client asks next.
+    fn choose_member(&mut self, number: usize) -> MemberId {
+        let leader = self.leader();
+        let mut members: Vec<_> = self.machines.keys().copied().collect();
+        let client = &mut self.clients[number];
+        match (client.group.target, leader) {
+            (Target::Each, _) => return members[number % members.len()],
+            (Target::Leader, Some(leader)) => return leader,
+            (Target::Follower, Some(leader)) if members.len() > 1 => {
+                members.retain(|member| *member != leader);
+            }
+            _ => {}
+        }
+        *client.stream.pick(&members)
+    }
+
     /// The request arrives at the member, if that one runs.
     pub(super) fn client_calls(&mut self, number: usize, operation: u64) -> Result<(), Violation> {
         let client = &self.clients[number];
@@ -117,28 +174,60 @@ impl World {
         let Some((member, call)) = current else {
             return Ok(());
         };
-        if self.machines[&member].process.is_none() {
-            self.client_is_free(number);
-            return Ok(());
-        }
-        self.call(member, number, operation, call)
-    }
-
-    pub(super) fn client_gives_up(&mut self, number: usize, operation: u64) {
-        if self.clients[number].operation == operation && self.clients[number].current.is_some() {
-            self.count("operation abandoned");
-            self.client_is_free(number);
+        let member = match call {
+            Call::Renew(_) | Call::TimeToLive(_) => self.forward(member),
+            _ => Some(member),
+        };
+        let member = member.filter(|member| self.machines[member].process.is_some());
+        match member {
+            Some(member) => self.call(member, number, operation, call),
+            None => self.client_hears(number, &call, &Answer::Nothing),
         }
     }
 
-    fn client_is_free(&mut self, number: usize) {
-        if number == PROBE {
-            return;
+    /// Who answers what only a leader can: as in the server, the member that was asked passes it on to whom it takes
+    /// for the leader.
+    fn forward(&self, member: MemberId) -> Option<MemberId> {
+        let process = self.machines[&member].process.as_ref()?;
+        let leader = process.node.status().leader?;
+        let is_cut = self.network.is_cut(member, leader) || self.network.is_cut(leader, member);
+        (!is_cut).then_some(leader)
+    }
+
+    pub(super) fn client_gives_up(
+        &mut self,
+        number: usize,
+        operation: u64,
+    ) -> Result<(), Violation> {
+        let client = &self.clients[number];
+        let current = client.current.clone();
+        match current.filter(|_| client.operation == operation) {
+            Some((_, call)) => {
+                self.count("operation abandoned");
+                self.client_hears(number, &call, &Answer::Nothing)
+            }
+            None => Ok(()),
         }
-        let client = &mut self.clients[number];
+    }
+
+    /// A client knows more, and thinks about what to do next.
+    fn client_hears(
+        &mut self,
+        number: usize,
+        call: &Call,
+        answer: &Answer<'_>,
+    ) -> Result<(), Violation> {
+        let Some(client) = self.clients.get_mut(number) else {
+            return Ok(()); // Settling only wants to know that there is an answer.
+        };
         client.current = None;
-        let pause_ns = client.pause_ns(&self.options);
+        let entered = client.hear(self.now_ns, call, answer);
+        let pause_ns = client.pause_ns();
         self.at(self.now_ns + pause_ns, Event::ClientActs(number));
+        match entered {
+            Some(entered) => self.client_enters(number, &entered),
+            None => Ok(()),
+        }
     }
 
     /// Settling asks a member for a write and a read, and what leases it has.
@@ -164,7 +253,7 @@ impl World {
             format!("{} is asked by {client}: {call}", name(member))
         });
         if let Call::LocalRead(request) = &call {
-            return self.local_read(member, client, request);
+            return self.local_read(member, client, &call, request);
         }
         let leader = self.leader();
         let machine = self.machines.get_mut(&member).expect("a member");
@@ -213,34 +302,35 @@ impl World {
         &mut self,
         member: MemberId,
         client: usize,
+        call: &Call,
         request: &pb::RangeRequest,
     ) -> Result<(), Violation> {
         let machine = self.machines.get_mut(&member).expect("a member");
-        if !machine.is_paused {
-            let process = machine.process.as_mut().expect("a running member");
-            let view = process.node.view();
-            let (result, revision) = (view.range(request), view.revision().0);
-            let floor = std::mem::replace(&mut process.revision_shown, revision);
-            let compacted = view.compact_revision().0;
-            let read = Read {
-                request,
-                result: &result,
-                revision,
-                compacted,
-            };
-            linearizability::on_read(
-                &mut self.facts,
-                "serializable.read",
-                &self.ledger,
-                &read,
-                floor,
-            )?;
-            if let Ok(response) = result {
-                self.clients[client].learn_range(&response);
-            }
+        if machine.is_paused {
+            return self.client_hears(client, call, &Answer::Nothing);
         }
-        self.client_is_free(client);
-        Ok(())
+        let process = machine.process.as_mut().expect("a running member");
+        let view = process.node.view();
+        let (result, revision) = (view.range(request), view.revision().0);
+        let floor = std::mem::replace(&mut process.revision_shown, revision);
+        let compacted = view.compact_revision().0;
+        let read = Read {
+            request,
+            result: &result,
+            revision,
+            compacted,
+        };
+        linearizability::on_read(
+            &mut self.facts,
+            "serializable.read",
+            &self.ledger,
+            &read,
+            floor,
+        )?;
+        match &result {
+            Ok(response) => self.client_hears(client, call, &Answer::Read(response)),
+            Err(_) => self.client_hears(client, call, &Answer::Nothing),
+        }
     }
 
     /// A member answers.
@@ -267,21 +357,24 @@ impl World {
         if result.is_err() {
             self.count("request refused");
         }
+        let mut answer = match &result {
+            Ok(response) => Answer::Done(response),
+            Err(_) => Answer::Nothing,
+        };
+        let read;
         match &open.call {
             Call::Propose(_) => self.judge_write(member, ticket, &open, &result)?,
-            Call::Read(request) if result.is_ok() => self.judge_read(member, &open, request)?,
+            Call::Read(request) if result.is_ok() => {
+                read = self.judge_read(member, &open, request)?;
+                answer = read.as_ref().map_or(Answer::Nothing, Answer::Read);
+            }
             Call::Leases => self.judge_leases(member, &result)?,
             _ => {}
         }
-        let is_listening = self
-            .clients
-            .get_mut(open.client)
-            .filter(|client| client.operation == open.operation);
-        if let Some(client) = is_listening.filter(|client| client.current.is_some()) {
-            if let Ok(response) = &result {
-                client.learn(response);
-            }
-            self.client_is_free(open.client);
+        let is_listening =
+            |client: &Client| client.operation == open.operation && client.current.is_some();
+        if self.clients.get(open.client).is_some_and(is_listening) {
+            return self.client_hears(open.client, &open.call, &answer);
         }
         Ok(())
     }
@@ -307,7 +400,7 @@ impl World {
         member: MemberId,
         open: &OpenRequest,
         request: &pb::RangeRequest,
-    ) -> Result<(), Violation> {
+    ) -> Result<Option<pb::RangeResponse>, Violation> {
         let process = self.machines[&member]
             .process
             .as_ref()
@@ -332,11 +425,15 @@ impl World {
             &read,
             floor,
         )?;
-        if let (Ok(response), Some(client)) = (&result, self.clients.get_mut(open.client)) {
-            client.learn_range(response);
-        }
         self.note_answered(member, false);
-        Ok(())
+        Ok(result.ok())
+    }
+
+    /// A client believes that it holds a lock or an office.
+    fn client_enters(&mut self, number: usize, entered: &Entered) -> Result<(), Violation> {
+        self.count(entered.kind);
+        self.locks
+            .on_entered(&mut self.facts, &self.ledger, number as u64, entered)
     }
 
     /// Only where nothing was applied meanwhile is it known which moment the list is of.

@@ -93,8 +93,6 @@ pub(super) enum LogStage {
     Sync {
         written: Option<WriteNumber>,
         must_sync: bool,
-        /// Older entries are not needed any more.
-        purge_before: Option<Index>,
         reads: Vec<(Index, Index, u64)>,
     },
 }

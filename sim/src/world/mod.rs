@@ -15,7 +15,7 @@ mod ending;
 mod faults;
 mod life;
 mod machine;
-mod snapshots;
+mod sessions;
 mod storage;
 mod turn;
 mod watchers;
@@ -30,9 +30,11 @@ use quorate_core::member::{cluster_id, member_id};
 use quorate_core::types::{ClusterId, MemberId};
 
 use crate::check::ledger::Ledger;
+use crate::check::lock::Locks;
 use crate::check::raft::Raft;
 use crate::check::state::Hashes;
 use crate::check::{Facts, Violation};
+use crate::load::{Load, Work};
 use crate::model::Model;
 use crate::network::{Delivery, Network, NetworkCounts};
 use crate::options::Options;
@@ -43,7 +45,6 @@ use clients::Client;
 use ending::Stage;
 use faults::Fault;
 use machine::{LogStage, Machine};
-use snapshots::Parcel;
 use watchers::Watcher;
 
 /// Events that a run may have; a run with more is one that does not end.
@@ -70,6 +71,7 @@ pub struct World {
     raft: Raft,
     ledger: Ledger,
     hashes: Hashes,
+    locks: Locks,
     facts: Facts,
     counts: BTreeMap<&'static str, u64>,
     trace: Trace,
@@ -97,8 +99,6 @@ pub struct Outcome {
 enum Event {
     /// A message arrives.
     Deliver(Delivery),
-    /// A snapshot arrives.
-    Snapshot(Box<Parcel>),
     /// Something happens in a process; void when that process is gone.
     Process {
         member: MemberId,
@@ -184,18 +184,15 @@ impl World {
             cluster: cluster_id(&ids),
             machines: machines.collect(),
             network: Network::new(seed, options.network),
-            clients: (0..options.load.clients)
-                .map(|client| Client::new(seed, client))
-                .collect(),
-            watchers: (0..options.load.watchers)
-                .map(|watcher| Watcher::new(seed, watcher, &options))
-                .collect(),
+            clients: clients(seed, &options.load),
+            watchers: watchers(seed, &options.load),
             stage: Stage::Safety,
             faults: Stream::new(seed, Purpose::Faults, 0),
             audit: Stream::new(seed, Purpose::Audit, 0),
             raft: Raft::new(&ids, ids.len() as u64),
             ledger: Ledger::new(Model::new(ttl_min)),
             hashes: Hashes::default(),
+            locks: Locks::default(),
             facts: Facts::new(),
             counts: BTreeMap::new(),
             trace: Trace::new(verbose),
@@ -246,7 +243,7 @@ impl World {
             self.at(0, Event::Boot { member, life: 0 });
         }
         for client in 0..self.clients.len() {
-            let pause_ns = self.clients[client].pause_ns(&self.options);
+            let pause_ns = self.clients[client].pause_ns();
             self.at(pause_ns, Event::ClientActs(client));
         }
         for watcher in 0..self.watchers.len() {
@@ -279,12 +276,13 @@ impl World {
         }
         match event {
             Event::Deliver(delivery) => self.on_delivery(delivery),
-            Event::Snapshot(parcel) => self.on_snapshot(*parcel)?,
             Event::Process { member, life, what } => self.on_process(member, life, what)?,
             Event::Boot { member, life } => self.boot(member, life)?,
             Event::ClientActs(client) => self.client_acts(client),
             Event::ClientCalls { client, operation } => self.client_calls(client, operation)?,
-            Event::ClientGivesUp { client, operation } => self.client_gives_up(client, operation),
+            Event::ClientGivesUp { client, operation } => {
+                self.client_gives_up(client, operation)?;
+            }
             Event::WatcherConnects(watcher) => self.watcher_connects(watcher),
             Event::FaultBegins => self.begin_fault()?,
             Event::FaultEnds(fault) => self.end_fault(fault),
@@ -371,4 +369,28 @@ fn founders(count: u64) -> Vec<MemberRecord> {
         }
     };
     (1..=count).map(founder).collect()
+}
+
+/// The clients of a load that read and write.
+fn clients(seed: u64, load: &Load) -> Vec<Client> {
+    let groups = load.groups.iter();
+    let acting = groups.filter(|group| !matches!(group.work, Work::Watch(_)));
+    let each = acting.flat_map(|group| (0..group.clients).map(move |_| group));
+    (0..)
+        .zip(each)
+        .map(|(number, group)| Client::new(seed, number, group))
+        .collect()
+}
+
+/// Its clients that watch.
+fn watchers(seed: u64, load: &Load) -> Vec<Watcher> {
+    let watching = load.groups.iter().filter_map(|group| match group.work {
+        Work::Watch(work) => Some((group, work)),
+        _ => None,
+    });
+    let each = watching.flat_map(|(group, work)| (0..group.clients).map(move |_| (group, work)));
+    (0..)
+        .zip(each)
+        .map(|(number, (group, work))| Watcher::new(seed, number, group, work))
+        .collect()
 }

@@ -13,9 +13,6 @@ use super::machine::{LogStage, LogWork, Process};
 use super::{Doing, World};
 use crate::check::{Violation, durability};
 
-/// Segments that stay although they are not needed any more.
-const SEGMENTS_KEPT: usize = 1;
-
 impl World {
     pub(super) fn log_options(&self) -> wal::Options {
         wal::Options {
@@ -54,7 +51,6 @@ impl World {
             LogStage::Sync {
                 written,
                 must_sync,
-                purge_before,
                 reads,
             } => {
                 let process = self.process(member);
@@ -73,12 +69,6 @@ impl World {
                     }
                     self.give(member, Input::Written(number));
                 }
-                if let Some(index) = purge_before {
-                    self.purge(member, index)?;
-                    if self.machines[&member].process.is_none() {
-                        return Ok(());
-                    }
-                }
                 self.log_reads(member, reads)
             }
         }
@@ -86,22 +76,14 @@ impl World {
 
     fn log_appends(&mut self, member: MemberId) -> Result<(), Violation> {
         let disk_options = self.options.disk;
+        let process = self.process(member);
         let (mut written, mut must_sync, mut reads) = (None, false, Vec::new());
-        let mut purge_before = None;
-        for work in std::mem::take(&mut self.process(member).log_work) {
+        for work in std::mem::take(&mut process.log_work) {
             match work {
                 LogWork::Append(write) => {
                     written = Some(write.number);
                     must_sync |= write.must_sync;
-                    purge_before = write.purge_before.or(purge_before);
-                    let installed = write
-                        .install
-                        .as_ref()
-                        .map_or(Ok(()), |install| self.install(member, install));
-                    let appended = installed
-                        .map_err(WalError::from)
-                        .and_then(|()| self.process(member).wal.append(&write));
-                    if let Err(error) = appended {
+                    if let Err(error) = process.wal.append(&write) {
                         return self.log_failed(member, &error);
                     }
                 }
@@ -112,7 +94,7 @@ impl World {
                 } => reads.push((first, last, bytes_max)),
             }
         }
-        if let Err(error) = self.process(member).wal.flush() {
+        if let Err(error) = process.wal.flush() {
             return self.log_failed(member, &error);
         }
         let machine = self.machines.get_mut(&member).expect("a member");
@@ -123,23 +105,10 @@ impl World {
         let stage = LogStage::Sync {
             written,
             must_sync,
-            purge_before,
             reads,
         };
         self.in_process(self.now_ns + after_ns, member, Doing::Log(stage));
         Ok(())
-    }
-
-    fn purge(&mut self, member: MemberId, before: Index) -> Result<(), Violation> {
-        match self.process(member).wal.purge_before(before, SEGMENTS_KEPT) {
-            Ok(0) => Ok(()),
-            Ok(count) => {
-                self.count("log purged");
-                self.note("purges segments", member, count as u64);
-                Ok(())
-            }
-            Err(error) => self.log_failed(member, &error),
-        }
     }
 
     fn log_reads(

@@ -13,7 +13,7 @@ use super::{Doing, Event, World, name};
 use crate::check::Violation;
 use crate::check::ledger::Ledger;
 use crate::check::watch::{Follow, Heard};
-use crate::options::Options;
+use crate::load::{Group, Target, WatchStart, WatchWork};
 use crate::random::{Purpose, Stream};
 
 /// Responses that a watcher takes before it lets the member do something else.
@@ -22,6 +22,11 @@ const RESPONSES_PER_PULL: usize = 8;
 /// One watcher.
 pub(super) struct Watcher {
     stream: Stream,
+    /// The longest time that it does not read.
+    think_ns: u64,
+    target: Target,
+    /// Where it begins, until that is known.
+    start: Option<WatchStart>,
     follow: Follow,
     progress_notify: bool,
     /// Where it is connected.
@@ -31,9 +36,9 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    pub(super) fn new(seed: u64, number: u64, options: &Options) -> Self {
+    pub(super) fn new(seed: u64, number: u64, group: &Group, work: WatchWork) -> Self {
         let mut stream = Stream::new(seed, Purpose::Client, 1_000 + number);
-        let first = stream.below(options.load.keys);
+        let first = stream.below(group.keys);
         let range_end = match stream.below(4) {
             0 => Bytes::new(),
             1 => key(first + 3),
@@ -44,10 +49,13 @@ impl Watcher {
             range_end,
             prev_kv: stream.chance(400_000),
             no_delete: stream.chance(150_000),
-            // From now on, from the beginning, or from some later revision.
-            next: *stream.pick(&[0, 0, 1, 2, 20, 60]),
+            next: 0,
         };
+        let start = work.start.unwrap_or_else(|| WatchStart::draw(&mut stream));
         Self {
+            think_ns: group.think_ns,
+            target: group.target,
+            start: Some(start),
             progress_notify: stream.chance(500_000),
             stream,
             follow,
@@ -76,6 +84,24 @@ impl Watcher {
         }
     }
 
+    /// Decides where it begins, when it first connects to a store at this revision and compact revision.
+    fn begin(&mut self, revision: i64, compacted: i64) {
+        let stream = &mut self.stream;
+        self.follow.next = match self.start.take() {
+            None => self.follow.next,
+            Some(WatchStart::Now) => 0,
+            Some(WatchStart::Beginning) => 1,
+            Some(WatchStart::Past { behind_max }) => {
+                (revision - stream.below(behind_max.max(1)) as i64).max(1)
+            }
+            Some(WatchStart::Future {
+                ahead_min,
+                ahead_max,
+            }) => revision + stream.between(ahead_min, ahead_max.max(ahead_min)) as i64,
+            Some(WatchStart::Compacted) => (compacted - 1).max(1),
+        };
+    }
+
     /// What it has not heard although it is committed.
     pub(super) fn missing(&self, ledger: &Ledger) -> Option<String> {
         if self.at.is_none() {
@@ -92,22 +118,32 @@ impl Watcher {
 impl World {
     pub(super) fn watcher_connects(&mut self, number: usize) {
         let members: Vec<_> = self.machines.keys().copied().collect();
+        let leader = self.leader();
         let watcher = &mut self.watchers[number];
         if watcher.at.is_some() {
             return;
         }
-        let member = *watcher.stream.pick(&members);
+        let leader = leader.filter(|_| members.len() > 1);
+        let member = match (watcher.target, leader) {
+            (Target::Each, _) => members[number % members.len()],
+            (Target::Leader, Some(leader)) => leader,
+            (Target::Follower, Some(leader)) => {
+                let followers = members.into_iter().filter(|member| *member != leader);
+                *watcher.stream.pick(&followers.collect::<Vec<_>>())
+            }
+            _ => *watcher.stream.pick(&members),
+        };
         let retry_ns = watcher.stream.with_tail(100_000_000);
         let machine = self.machines.get_mut(&member).expect("a member");
         let now = machine.clock.read(self.now_ns);
         let Some(process) = machine.process.as_mut().filter(|_| !machine.is_paused) else {
             return self.at(self.now_ns + retry_ns, Event::WatcherConnects(number));
         };
+        let view = process.node.view();
+        watcher.begin(view.revision().0, view.compact_revision().0);
         let stream = process.hub.open(now);
         process.streams.insert(stream, number);
-        process
-            .hub
-            .handle(now, stream, watcher.request(), &process.node.view());
+        process.hub.handle(now, stream, watcher.request(), &view);
         watcher.at = Some((member, stream));
         let next = watcher.follow.next;
         self.note("is watched", member, next as u64);
@@ -147,12 +183,13 @@ impl World {
     }
 
     fn pull_later(&mut self, member: MemberId, number: usize) {
-        let pause_ns = if self.is_safety() {
-            self.options.load.watch_pause_ns
+        let is_safety = self.is_safety();
+        let watcher = &mut self.watchers[number];
+        let pause_ns = if is_safety {
+            watcher.think_ns
         } else {
             1_000_000
         };
-        let watcher = &mut self.watchers[number];
         if !std::mem::replace(&mut watcher.is_pulling, true) {
             let after_ns = watcher.stream.with_tail(pause_ns);
             self.in_process(self.now_ns + after_ns, member, Doing::Pull(number));

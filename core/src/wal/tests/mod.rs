@@ -55,7 +55,6 @@ fn write(entries: Vec<Entry>, hard_state: Option<HardState>) -> Write {
         hard_state,
         snapshot: None,
         must_sync: true,
-        ..Write::default()
     }
 }
 
