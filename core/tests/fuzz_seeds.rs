@@ -27,3 +27,8 @@ fn wal_recover_survives_its_seeds() {
 fn raft_entry_survives_its_seeds() {
     replay("raft_entry", targets::raft_entry);
 }
+
+#[test]
+fn image_survives_its_seeds() {
+    replay("image", targets::image);
+}
