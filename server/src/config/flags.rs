@@ -194,7 +194,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     member("grpc-keepalive-timeout", Duration, "20s", Works, "Time for a client to answer a ping; 0 is forever."),
     member("socket-reuse-port", Bool, "false", NotYet, "Set SO_REUSEPORT on listeners."),
     member("socket-reuse-address", Bool, "false", NoEffect("listeners always set it"), "Set SO_REUSEADDR on listeners."),
-    member("enable-grpc-gateway", Bool, "true", NoEffect("the JSON gateway is not there yet: /v3/ answers 404"), "Serve JSON over HTTP below /v3/."),
+    member("enable-grpc-gateway", Bool, "true", Works, "Serve JSON over HTTP below /v3/."),
     member("raft-read-timeout", Duration, "5s", NotYet, "Longest silence of a peer connection that is read; at least 5s."),
     member("raft-write-timeout", Duration, "5s", NotYet, "Longest wait to write to a peer connection; at least 5s."),
     member("feature-gates", Kind::Gates, "", Works, "Features to switch, as NAME=true|false."),

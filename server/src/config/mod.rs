@@ -114,6 +114,8 @@ pub struct Config {
     /// `--bcrypt-cost`, from 4 to 31.
     pub bcrypt_cost: u32,
 
+    /// `--enable-grpc-gateway`: JSON over HTTP below `/v3/`.
+    pub gateway: bool,
     /// `--cors`: origins, or `*`.
     pub cors: Vec<String>,
     /// `--host-whitelist`: host names, or `*`.
@@ -393,6 +395,7 @@ impl Config {
             auth_token: settings.text("auth-token"),
             auth_token_ttl: Duration::from_secs(settings.unsigned("auth-token-ttl")),
             bcrypt_cost: BCRYPT_COST_DEFAULT,
+            gateway: settings.bool("enable-grpc-gateway"),
             cors: settings.list("cors"),
             host_whitelist: settings.list("host-whitelist"),
             metrics_extensive: settings.text("metrics") == "extensive",

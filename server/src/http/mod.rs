@@ -11,6 +11,7 @@
 //!
 //! The metrics surface skips all but the last step, as in etcd.
 
+pub mod gateway;
 mod health;
 mod query;
 
@@ -20,10 +21,15 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use hyper::body::Incoming;
+use tonic::body::Body;
 use tracing::warn;
 
 use crate::config::{Config, ETCD_VERSION};
 use crate::metrics::{CONTENT_TYPE, Gauges, Metrics};
+use crate::services::Services;
+
+use self::gateway::Gateway;
 
 /// What the pages ask of the member that they speak for.
 pub trait Member {
@@ -55,6 +61,8 @@ struct Shared {
     cors: Vec<String>,
     /// Host names or `*`; empty is `*`.
     host_whitelist: Vec<String>,
+    /// JSON calls, if they are offered.
+    gateway: Option<Gateway>,
     metrics: Arc<Metrics>,
     /// How the process was called, for `/debug/vars`.
     arguments: Vec<String>,
@@ -74,6 +82,7 @@ impl Pages {
             shared: Arc::new(Shared {
                 cors,
                 host_whitelist,
+                gateway: config.gateway.then(Gateway::new),
                 metrics,
                 arguments,
             }),
@@ -90,21 +99,47 @@ impl Pages {
         if surface == Surface::Metrics {
             return self.page(surface, request, member).await;
         }
+        let mut answer = match self.gate(request) {
+            Some(answer) => answer,
+            None => self.page(surface, request, member).await,
+        };
+        self.add_cors(request.headers(), answer.headers_mut());
+        answer
+    }
+
+    /// Answers a request for [`Pages::takes_call`].
+    pub(crate) async fn answer_call(
+        &self,
+        request: Request<Incoming>,
+        services: &Arc<Services>,
+        body_bytes_max: usize,
+    ) -> Response<Body> {
+        let asked = request.headers().clone();
+        let mut answer = match (self.gate(&request), &self.shared.gateway) {
+            (Some(answer), _) => answer.map(Body::new),
+            (None, Some(gateway)) => gateway.answer(services, request, body_bytes_max).await,
+            (None, None) => error(StatusCode::NOT_FOUND, "404 page not found").map(Body::new),
+        };
+        self.add_cors(&asked, answer.headers_mut());
+        answer
+    }
+
+    /// Whether a path is one of the JSON gateway.
+    pub(crate) fn takes_call(&self, path: &str) -> bool {
+        self.shared.gateway.is_some() && Gateway::owns(path)
+    }
+
+    /// What comes before every page: the hosts that may ask, and the questions of browsers before they ask.
+    fn gate<B>(&self, request: &Request<B>) -> Option<Answer> {
         let host = host_name(request);
         if !allows(&self.shared.host_whitelist, host) {
             warn!(
                 host,
                 "rejecting HTTP request to prevent DNS rebinding attacks"
             );
-            return error(StatusCode::MISDIRECTED_REQUEST, &misdirected(host));
+            return Some(error(StatusCode::MISDIRECTED_REQUEST, &misdirected(host)));
         }
-        let mut answer = if request.method() == Method::OPTIONS {
-            Response::new(Full::default())
-        } else {
-            self.page(surface, request, member).await
-        };
-        self.add_cors(request.headers(), answer.headers_mut());
-        answer
+        (request.method() == Method::OPTIONS).then(|| Response::new(Full::default()))
     }
 
     async fn page<B>(

@@ -38,6 +38,9 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A client must say something within this time, as in etcd 3.7.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// JSON may be longer than the message that it stands for: base64, names, blanks.
+const JSON_OVERHEAD: usize = 4;
+
 /// A page that is being made.
 type Page = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
 
@@ -69,7 +72,7 @@ pub(super) async fn serve(
     let result = if is_http2 {
         serve_http2(io, kind, services, closing).await
     } else {
-        serve_http1(io, kind, closing).await
+        serve_http1(io, kind, services, closing).await
     };
     if let Err(error) = result {
         debug!(remote = %remote, error = %error, "client connection ended");
@@ -134,24 +137,29 @@ fn answer_http2(
         .is_some_and(|content| content.as_bytes().starts_with(b"application/grpc"));
     match kind {
         Traffic::GrpcAndHttp | Traffic::Grpc if is_grpc => Either::Left(services.call(request)),
-        _ => Either::Right(Box::pin(
-            async move { Ok(answer_http(kind, request).await) },
-        )),
+        _ => {
+            let services = Arc::clone(services);
+            Either::Right(Box::pin(async move {
+                Ok(answer_http(kind, &services, request).await)
+            }))
+        }
     }
 }
 
 async fn serve_http1(
     io: TokioIo<Coalesced>,
     kind: Traffic,
+    services: Arc<Services>,
     mut closing: watch::Receiver<bool>,
 ) -> Result<(), hyper::Error> {
+    let services = &services;
     let connection = http1::Builder::new()
         .timer(Timer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .serve_connection(
             io,
             service_fn(move |request| async move {
-                Ok::<_, Infallible>(answer_http(kind, request).await)
+                Ok::<_, Infallible>(answer_http(kind, services, request).await)
             }),
         );
     let mut connection = pin!(connection);
@@ -168,13 +176,24 @@ async fn serve_http1(
     connection.await
 }
 
-async fn answer_http(kind: Traffic, request: http::Request<Incoming>) -> http::Response<Body> {
+async fn answer_http(
+    kind: Traffic,
+    services: &Arc<Services>,
+    request: http::Request<Incoming>,
+) -> http::Response<Body> {
     let surface = match kind {
         Traffic::GrpcAndHttp | Traffic::Http => Surface::Client,
         Traffic::Metrics => Surface::Metrics,
         Traffic::Grpc => return not_found(),
     };
     let state = core::state();
+    if surface == Surface::Client && state.pages.takes_call(request.uri().path()) {
+        let json_bytes_max = JSON_OVERHEAD * state.limits.receive_bytes_max();
+        return state
+            .pages
+            .answer_call(request, services, json_bytes_max)
+            .await;
+    }
     // The pages look at no body.
     let request = request.map(drop);
     let answer = state

@@ -21,12 +21,13 @@ mod snapshot;
 mod watch;
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
-use hyper::body::Incoming;
+use http_body::Body as HttpBody;
 use quorate_core::error::RequestError;
 use quorate_net::grpc::etcdserverpb::auth_server::AuthServer;
 use quorate_net::grpc::etcdserverpb::cluster_server::ClusterServer;
@@ -73,7 +74,11 @@ impl Services {
     }
 
     /// Begins to answer one gRPC call.
-    pub(crate) fn call(self: &Arc<Self>, request: Request<Incoming>) -> Answering {
+    pub(crate) fn call<B>(self: &Arc<Self>, request: Request<B>) -> Answering
+    where
+        B: HttpBody + Send + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>> + Send + 'static,
+    {
         let call = Call::begin(&self.state.metrics, request.uri().path(), request.headers());
         let refused = admission::admit(&self.state, request.uri().path(), request.headers());
         let progress = match refused {
@@ -88,7 +93,11 @@ impl Services {
     }
 
     /// Each server is cloned for its call alone: that is a counted reference and its limits.
-    fn route(&self, request: Request<Incoming>) -> Progress {
+    fn route<B>(&self, request: Request<B>) -> Progress
+    where
+        B: HttpBody + Send + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>> + Send + 'static,
+    {
         let path = request.uri().path();
         let service = path
             .get(1..)
