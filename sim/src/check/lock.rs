@@ -59,8 +59,14 @@ impl Locks {
         if let Some((before, earlier)) = self.0.get(&entered.prefix)
             && (&earlier.key, earlier.created) != (&entered.key, entered.created)
         {
-            let still = model.get(&earlier.key, entered.revision.max(earlier.revision));
-            let is_gone = still.is_none_or(|kv| kv.create_revision != earlier.created);
+            // Answers are not heard in the order of their revisions: who was in first must be gone.
+            let (first, second) = if earlier.revision <= entered.revision {
+                (earlier, entered)
+            } else {
+                (entered, earlier)
+            };
+            let still = model.get(&first.key, second.revision);
+            let is_gone = still.is_none_or(|kv| kv.create_revision != first.created);
             facts.expect("lock.exclusive", is_gone, || {
                 format!("client {client} is in by {entered:?}, and {before} by {earlier:?}")
             })?;
@@ -129,6 +135,12 @@ mod tests {
             check(&[entered("lock/a", 2, 3), entered("lock/b", 3, 4)]),
             Ok(())
         );
+    }
+
+    #[test]
+    fn answers_may_be_heard_in_another_order() {
+        let late = [entered("lock/b", 3, 4), entered("lock/a", 2, 3)];
+        assert_eq!(check(&late), Ok(()));
     }
 
     #[test]
