@@ -99,9 +99,12 @@ impl Pages {
         if surface == Surface::Metrics {
             return self.page(surface, request, member).await;
         }
-        let mut answer = match self.gate(request) {
-            Some(answer) => answer,
-            None => self.page(surface, request, member).await,
+        if let Some(refused) = self.refuse_host(request) {
+            return refused;
+        }
+        let mut answer = match request.method() {
+            &Method::OPTIONS => Response::new(Full::default()),
+            _ => self.page(surface, request, member).await,
         };
         self.add_cors(request.headers(), answer.headers_mut());
         answer
@@ -114,11 +117,14 @@ impl Pages {
         services: &Arc<Services>,
         body_bytes_max: usize,
     ) -> Response<Body> {
+        if let Some(refused) = self.refuse_host(&request) {
+            return refused.map(Body::new);
+        }
         let asked = request.headers().clone();
-        let mut answer = match (self.gate(&request), &self.shared.gateway) {
-            (Some(answer), _) => answer.map(Body::new),
-            (None, Some(gateway)) => gateway.answer(services, request, body_bytes_max).await,
-            (None, None) => error(StatusCode::NOT_FOUND, "404 page not found").map(Body::new),
+        let mut answer = match &self.shared.gateway {
+            _ if request.method() == Method::OPTIONS => Response::new(Body::default()),
+            Some(gateway) => gateway.answer(services, request, body_bytes_max).await,
+            None => error(StatusCode::NOT_FOUND, "404 page not found").map(Body::new),
         };
         self.add_cors(&asked, answer.headers_mut());
         answer
@@ -129,17 +135,17 @@ impl Pages {
         self.shared.gateway.is_some() && Gateway::owns(path)
     }
 
-    /// What comes before every page: the hosts that may ask, and the questions of browsers before they ask.
-    fn gate<B>(&self, request: &Request<B>) -> Option<Answer> {
+    /// The answer to a request for a host that the whitelist does not have.
+    fn refuse_host<B>(&self, request: &Request<B>) -> Option<Answer> {
         let host = host_name(request);
-        if !allows(&self.shared.host_whitelist, host) {
-            warn!(
-                host,
-                "rejecting HTTP request to prevent DNS rebinding attacks"
-            );
-            return Some(error(StatusCode::MISDIRECTED_REQUEST, &misdirected(host)));
+        if allows(&self.shared.host_whitelist, host) {
+            return None;
         }
-        (request.method() == Method::OPTIONS).then(|| Response::new(Full::default()))
+        warn!(
+            host,
+            "rejecting HTTP request to prevent DNS rebinding attacks"
+        );
+        Some(error(StatusCode::MISDIRECTED_REQUEST, &misdirected(host)))
     }
 
     async fn page<B>(
