@@ -9,6 +9,7 @@ pub mod load;
 pub mod model;
 pub mod network;
 pub mod options;
+pub mod plan;
 pub mod random;
 pub mod run;
 pub mod trace;

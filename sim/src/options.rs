@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::load::Load;
 use crate::network::NetworkOptions;
+use crate::plan::{Fault, Swarm};
 use crate::random::{Purpose, Stream};
 
 const MILLISECOND: u64 = 1_000_000;
@@ -37,8 +38,21 @@ pub struct Options {
     pub disk: DiskOptions,
     /// The network.
     pub network: NetworkOptions,
+    /// The clocks.
+    pub clocks: ClockOptions,
     /// What goes wrong.
-    pub faults: FaultOptions,
+    pub plan: Vec<Fault>,
+    /// How long a machine stays off that went off by itself, about.
+    pub restart_ns: u64,
+    /// Whether first only a core of the cluster heals, and must work alone, while the rest stays as bad as it can be.
+    pub core_first: bool,
+}
+
+/// The clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct ClockOptions {
+    /// Rates of the members' clocks differ from the truth by at most this much, in a million.
+    pub rate_ppm: u64,
 }
 
 /// The members' thresholds.
@@ -65,40 +79,20 @@ pub struct DiskOptions {
     pub sync_ns: u64,
     /// Syncs that take a hundred times as long, in a million.
     pub stall_ppm: u32,
-}
-
-/// What goes wrong. Weights are relative to each other; 0 is never.
-#[derive(Clone, Debug)]
-pub struct FaultOptions {
-    /// The mean time between two faults; `None` for a run without any.
-    pub interval_ns: Option<u64>,
-    /// How long a fault lasts, about.
-    pub length_ns: u64,
-    /// `kill -9`.
-    pub crash: u64,
-    /// Power loss of one machine.
-    pub power_loss: u64,
-    /// Power loss of all machines.
-    pub power_loss_all: u64,
-    /// Power loss in the middle of a disk operation.
-    pub fuse: u64,
-    /// A sync that fails.
-    pub failed_sync: u64,
-    /// A disk without room.
-    pub full_disk: u64,
-    /// A process that stands still.
-    pub pause: u64,
-    /// A partition of the network.
-    pub partition: u64,
-    /// A hand-over of leadership.
-    pub transfer: u64,
-    /// Rates of the members' clocks differ by at most this much, in a million.
-    pub clock_rate_ppm: u64,
+    /// Sectors that a power loss leaves half written, in a million of those that it takes.
+    pub torn_ppm: u32,
 }
 
 impl Options {
-    /// The options of a seed.
+    /// The options of a seed, with faults.
     pub fn draw(seed: u64) -> Self {
+        let mut options = Self::draw_calm(seed);
+        options.plan_swarm(seed);
+        options
+    }
+
+    /// The options of a seed, without faults.
+    pub fn draw_calm(seed: u64) -> Self {
         let stream = &mut Stream::new(seed, Purpose::Options, 0);
         let members = *stream.pick(&[1, 3, 3, 3, 3, 3, 5, 5]);
         let tick_ms = *stream.pick(&[10, 20, 50, 100]);
@@ -116,8 +110,24 @@ impl Options {
             storage: StorageOptions::draw(stream),
             disk: DiskOptions::draw(stream, tick_ms * MILLISECOND),
             network: draw_network(stream, tick_ms * MILLISECOND),
-            faults: FaultOptions::draw(stream, election_ns),
+            clocks: ClockOptions {
+                rate_ppm: *stream.pick(&[0, 200, 50_000]),
+            },
+            restart_ns: *stream.pick(&[50 * MILLISECOND, 500 * MILLISECOND, 2 * election_ns]),
+            core_first: stream.chance(400_000),
+            plan: Vec::new(),
         }
+    }
+
+    /// Adds random faults for the time of the run.
+    pub fn plan_swarm(&mut self, seed: u64) {
+        let stream = &mut Stream::new(seed, Purpose::Plan, 0);
+        if stream.chance(80_000) {
+            return; // Some runs go well.
+        }
+        let swarm = Swarm::draw(stream, self.election().as_nanos() as u64);
+        self.plan
+            .extend(swarm.plan(stream, self.members, self.safety_ns));
     }
 
     /// The election timeout.
@@ -144,6 +154,7 @@ impl DiskOptions {
             write_ns: *stream.pick(&[2_000, 100_000]),
             sync_ns: *stream.pick(&[50_000, MILLISECOND, tick_ns / 2]),
             stall_ppm: *stream.pick(&[0, 0, 1_000, 20_000]),
+            torn_ppm: *stream.pick(&[0, 0, 0, 100_000]),
         }
     }
 }
@@ -155,36 +166,8 @@ fn draw_network(stream: &mut Stream, tick_ns: u64) -> NetworkOptions {
         repeat_ppm: *stream.pick(&[0, 0, 10_000, 200_000]),
         overtake_ppm: *stream.pick(&[0, 0, 50_000, 300_000]),
         hold: stream.chance(300_000),
-    }
-}
-
-impl FaultOptions {
-    fn draw(stream: &mut Stream, election_ns: u64) -> Self {
-        let mut weight = || {
-            if stream.chance(500_000) {
-                0
-            } else {
-                stream.between(1, 10)
-            }
-        };
-        let (crash, power_loss, power_loss_all) = (weight(), weight(), weight().div_ceil(3));
-        let (fuse, failed_sync, full_disk) = (weight(), weight().div_ceil(2), weight().div_ceil(2));
-        let (pause, partition, transfer) = (weight(), weight(), weight());
-        let intervals = [200 * MILLISECOND, SECOND, 3 * SECOND, 2 * election_ns];
-        Self {
-            interval_ns: (!stream.chance(80_000)).then(|| *stream.pick(&intervals)),
-            length_ns: *stream.pick(&[50 * MILLISECOND, 500 * MILLISECOND, 2 * election_ns]),
-            crash,
-            power_loss,
-            power_loss_all,
-            fuse,
-            failed_sync,
-            full_disk,
-            pause,
-            partition,
-            transfer,
-            clock_rate_ppm: *stream.pick(&[0, 200, 50_000]),
-        }
+        bandwidth: *stream.pick(&[0, 0, 0, 100_000, 1_000_000]),
+        queue_max: *stream.pick(&[u32::MAX, u32::MAX, 8, 64]),
     }
 }
 

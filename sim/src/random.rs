@@ -28,6 +28,12 @@ pub enum Purpose {
     Audit,
     /// What the clients of a run do.
     Load,
+    /// What will go wrong, drawn before the run.
+    Plan,
+    /// How long a machine stays off.
+    Restart,
+    /// Who heals first.
+    Heal,
 }
 
 /// One stream of draws.

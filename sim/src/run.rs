@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};
 
 use crate::check::Facts;
+use crate::options::Options;
 use crate::trace::TraceHash;
 use crate::world::World;
 
@@ -50,7 +51,7 @@ pub fn catch_panics() {
 
 /// Runs a seed.
 pub fn run_seed(seed: u64, verbose: bool) -> SeedReport {
-    let run = AssertUnwindSafe(|| World::new(seed, verbose).run());
+    let run = AssertUnwindSafe(|| World::new(seed, Options::draw(seed), verbose).run());
     PANIC.set(Some(String::new()));
     let outcome = panic::catch_unwind(run);
     let said = PANIC.take().unwrap_or_default();

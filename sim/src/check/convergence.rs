@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use quorate_core::types::MemberId;
 
 use super::{Facts, Violation};
@@ -32,6 +33,27 @@ pub fn check(facts: &mut Facts, endings: &BTreeMap<MemberId, Ending>) -> Result<
     Ok(())
 }
 
+/// Compares the checkpoints that all members wrote at one applied index.
+pub fn check_images(
+    facts: &mut Facts,
+    images: &BTreeMap<MemberId, Bytes>,
+) -> Result<(), Violation> {
+    let Some((first, image)) = images.first_key_value() else {
+        return Err(Violation::new("converge.images", "there is no member"));
+    };
+    for (member, other) in images {
+        let is_equal = !other.is_empty() && other == image;
+        facts.expect("converge.images", is_equal, || {
+            let place = image.iter().zip(other).position(|(one, two)| one != two);
+            let (length, others) = (image.len(), other.len());
+            format!(
+                "{first:?} writes {length} bytes, {member:?} {others}, they differ at {place:?}"
+            )
+        })?;
+    }
+    Ok(())
+}
+
 /// The leases that a member lists, against those of the log.
 pub fn check_leases(
     facts: &mut Facts,
@@ -47,6 +69,17 @@ pub fn check_leases(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn checkpoints_that_differ_are_seen() {
+        let mut facts = Facts::new();
+        let mut images = BTreeMap::from([(MemberId(1), Bytes::from_static(b"same"))]);
+        images.insert(MemberId(2), Bytes::from_static(b"same"));
+        check_images(&mut facts, &images).unwrap();
+        images.insert(MemberId(3), Bytes::from_static(b"sane"));
+        assert!(check_images(&mut facts, &images).is_err());
+        assert!(check_images(&mut facts, &BTreeMap::new()).is_err());
+    }
 
     #[test]
     fn members_that_end_differently_are_seen() {

@@ -116,6 +116,10 @@ pub const PROPERTIES: &[(&str, &str)] = &[
         "after everything has healed all members have the same state",
     ),
     (
+        "converge.images",
+        "after everything has healed all members write the same checkpoint, byte by byte",
+    ),
+    (
         "converge.live",
         "after everything has healed writes and reads are served in bounded time",
     ),

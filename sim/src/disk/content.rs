@@ -1,6 +1,6 @@
 //! The content of one file: what a reader sees, and what a power loss would leave of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::random::Stream;
 
@@ -16,6 +16,28 @@ pub(super) struct Content {
     durable: Vec<u8>,
     /// Sectors of `current` that were written since the last sync.
     dirty: BTreeSet<usize>,
+    /// Sectors of `durable` that the disk spoilt, as they should be.
+    truth: BTreeMap<usize, Spoilt>,
+    /// Counts syncs.
+    syncs: u64,
+}
+
+/// A sector that is not what it should be.
+#[derive(Clone, Debug)]
+struct Spoilt {
+    /// What it should be.
+    truth: Vec<u8>,
+    /// The sync whose write went astray; `None` for what rotted where it lay.
+    astray_at: Option<u64>,
+}
+
+/// How a write goes astray although its sync succeeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Astray {
+    /// It goes nowhere.
+    Lost,
+    /// It goes to another sector of the file.
+    Misdirected,
 }
 
 /// Which of a set of unsynced things survive.
@@ -69,8 +91,68 @@ impl Content {
         Self {
             current: self.durable.clone(),
             durable: self.durable.clone(),
-            dirty: BTreeSet::new(),
+            ..Self::default()
         }
+        .restored(&self.truth)
+    }
+
+    fn restored(mut self, truth: &BTreeMap<usize, Spoilt>) -> Self {
+        for (&sector, spoilt) in truth {
+            put(&mut self.durable, sector, &spoilt.truth);
+            put(&mut self.current, sector, &spoilt.truth);
+        }
+        self
+    }
+
+    /// Whether something on the platter is not what it should be.
+    pub(super) fn is_spoilt(&self) -> bool {
+        !self.truth.is_empty()
+    }
+
+    /// Puts everything on the platter right again.
+    pub(super) fn repair(&mut self) {
+        for (sector, spoilt) in std::mem::take(&mut self.truth) {
+            put(&mut self.durable, sector, &spoilt.truth);
+            if !self.dirty.contains(&sector) {
+                put(&mut self.current, sector, &spoilt.truth);
+            }
+        }
+    }
+
+    /// Sectors on the platter that hold something.
+    pub(super) fn sectors_in_use(&self) -> Vec<usize> {
+        let sectors = self.durable.chunks(SECTOR_BYTES).enumerate();
+        let holds = |(_, bytes): &(usize, &[u8])| bytes.iter().any(|&byte| byte != 0);
+        sectors.filter(holds).map(|(sector, _)| sector).collect()
+    }
+
+    /// Some bits of a sector change where they lie. What reads it from now on reads the same each time.
+    pub(super) fn rot(&mut self, stream: &mut Stream, sector: usize) {
+        let before = self.platter_sector(sector).to_vec();
+        for _ in 0..stream.between(1, 8) {
+            let byte = stream.below(before.len() as u64) as usize;
+            self.durable[sector * SECTOR_BYTES + byte] ^= 1 << stream.below(8);
+        }
+        if self.platter_sector(sector) == before {
+            self.durable[sector * SECTOR_BYTES] ^= 1;
+        }
+        self.spoil(sector, before, None);
+        if !self.dirty.contains(&sector) {
+            let rotten = self.platter_sector(sector).to_vec();
+            put(&mut self.current, sector, &rotten);
+        }
+    }
+
+    /// Notes that a sector of the platter is not what it should be.
+    fn spoil(&mut self, sector: usize, truth: Vec<u8>, astray_at: Option<u64>) {
+        let spoilt = Spoilt { truth, astray_at };
+        self.truth.entry(sector).or_insert(spoilt);
+    }
+
+    fn platter_sector(&self, sector: usize) -> &[u8] {
+        let start = sector * SECTOR_BYTES;
+        let end = (start + SECTOR_BYTES).min(self.durable.len());
+        &self.durable[start..end]
     }
 
     pub(super) fn write(&mut self, offset: usize, bytes: &[u8]) {
@@ -105,7 +187,40 @@ impl Content {
         }
     }
 
+    /// A sync that promises everything and loses, or misdirects, one of the sectors. `false` when there was none.
+    pub(super) fn sync_astray(&mut self, stream: &mut Stream, astray: Astray) -> bool {
+        let dirty: Vec<_> = self.dirty.iter().copied().collect();
+        if dirty.is_empty() {
+            self.sync();
+            return false;
+        }
+        let sector = *stream.pick(&dirty);
+        self.durable.resize(self.current.len(), 0);
+        let before = self.platter_sector(sector).to_vec();
+        let others = self.sectors_in_use();
+        self.sync();
+        let meant = self.platter_sector(sector).to_vec();
+        if meant == before {
+            return false;
+        }
+        let at = Some(self.syncs);
+        put(&mut self.durable, sector, &before);
+        if astray == Astray::Misdirected {
+            let others: Vec<_> = others.into_iter().filter(|&it| it != sector).collect();
+            if let Some(&other) = (!others.is_empty()).then(|| stream.pick(&others)) {
+                let truth = self.platter_sector(other).to_vec();
+                put(&mut self.durable, other, &meant);
+                if self.platter_sector(other) != truth {
+                    self.spoil(other, truth, at);
+                }
+            }
+        }
+        self.spoil(sector, meant, at);
+        true
+    }
+
     pub(super) fn sync(&mut self) {
+        self.syncs += 1;
         self.durable.resize(self.current.len(), 0);
         for sector in std::mem::take(&mut self.dirty) {
             self.write_back(sector, SECTOR_BYTES);
@@ -135,17 +250,30 @@ impl Content {
             .min(self.current.len())
             .min(self.durable.len());
         if start < end {
+            if self.durable[start..end] != self.current[start..end] {
+                self.truth.remove(&sector);
+            }
             self.durable[start..end].copy_from_slice(&self.current[start..end]);
         }
     }
 
-    /// The power goes. With `torn`, a sector may also survive in part.
-    pub(super) fn lose_power(&mut self, stream: &mut Stream, torn: bool) {
+    /// The power goes; of what does not survive, this many sectors in a million survive in part. Returns how many did.
+    pub(super) fn lose_power(&mut self, stream: &mut Stream, torn_ppm: u32) -> u64 {
+        // What the very last sync lost cannot be missed by anybody who reads this file alone: a log without its last
+        // batch looks as if that had never been written. Nobody is asked to notice; the write is made good.
+        let last = self.syncs;
+        let (unnoticed, noticed) = std::mem::take(&mut self.truth)
+            .into_iter()
+            .partition(|(_, spoilt)| spoilt.astray_at == Some(last));
+        self.truth = unnoticed;
+        self.repair();
+        self.truth = noticed;
         if self.dirty.is_empty() && self.current.len() == self.durable.len() {
             // What a failed sync left behind is forgotten here, too.
             self.current.copy_from_slice(&self.durable);
-            return;
+            return 0;
         }
+        let mut torn = 0;
         if stream.chance(500_000) {
             self.durable.resize(self.current.len(), 0);
         }
@@ -153,10 +281,25 @@ impl Content {
         for (position, sector) in (0..).zip(std::mem::take(&mut self.dirty)) {
             if survival.keeps(stream, position) {
                 self.write_back(sector, SECTOR_BYTES);
-            } else if torn && stream.chance(100_000) {
-                self.write_back(sector, stream.below(SECTOR_BYTES as u64) as usize);
+            } else if stream.chance(torn_ppm) && sector * SECTOR_BYTES < self.durable.len() {
+                let before = self.platter_sector(sector).to_vec();
+                self.write_back(sector, stream.between(1, SECTOR_BYTES as u64 - 1) as usize);
+                if self.platter_sector(sector) != before {
+                    self.spoil(sector, before, None);
+                    torn += 1;
+                }
             }
         }
         self.current.clone_from(&self.durable);
+        torn
+    }
+}
+
+/// Puts a sector's bytes in their place, as far as the file reaches there.
+fn put(file: &mut [u8], sector: usize, bytes: &[u8]) {
+    let start = sector * SECTOR_BYTES;
+    let end = (start + bytes.len()).min(file.len());
+    if start < end {
+        file[start..end].copy_from_slice(&bytes[..end - start]);
     }
 }

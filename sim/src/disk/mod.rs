@@ -8,12 +8,16 @@
 //!
 //!   process crash   keeps the page cache: all that was written is read again
 //!   power loss      of what was not synced, each 512-byte sector and each change of a name survives or does not
+//!   torn sector     part of a sector survives a power loss, where a run allows that
+//!   rot             bits on the platter change, and stay changed
+//!   astray          a sync succeeds, but one sector of it went nowhere, or to another place
 //!   failed sync     some sectors reach the platter, all count as clean: the next sync succeeds and promises nothing
 //!   fuse            the power goes in the middle of the n-th operation from now on
 //!   full            no room for a new file or a longer one
 //! ```
 //!
-//! A pristine view, [`SimDisk::durable_image`], shows what is on the platter: the oracles judge by it.
+//! Of every sector that the disk spoils a true copy is kept aside. A pristine view, [`SimDisk::durable_image`], shows what
+//! the platter should hold: the oracles judge by it, and [`SimDisk::repair`] makes it so.
 
 mod content;
 mod names;
@@ -26,7 +30,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use quorate_core::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 
-use self::content::Content;
+use self::content::{Astray, Content};
 use self::names::{Inode, Tree};
 use crate::random::Stream;
 
@@ -53,14 +57,16 @@ struct Platter {
     dark: bool,
     /// Whether the next sync fails.
     fail_sync: bool,
+    /// How the next sync goes astray.
+    astray: Option<Astray>,
     counts: DiskCounts,
 }
 
 /// What a disk may do at all.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DiskFaults {
-    /// Whether a power loss can leave a sector half written.
-    pub torn_sectors: bool,
+    /// Sectors that a power loss leaves half written, in a million of those that it takes.
+    pub torn_ppm: u32,
     /// Bytes that fit; `None` is no limit.
     pub capacity_bytes: Option<u64>,
 }
@@ -76,6 +82,31 @@ pub struct DiskCounts {
     pub syncs_failed: u64,
     /// Operations refused for want of room.
     pub full: u64,
+    /// Sectors that rotted.
+    pub rotted: u64,
+    /// Writes that went nowhere.
+    pub lost: u64,
+    /// Writes that went somewhere else.
+    pub misdirected: u64,
+    /// Sectors that a power loss left half written.
+    pub torn: u64,
+    /// Power losses in the middle of an operation.
+    pub fuses_blown: u64,
+}
+
+impl DiskCounts {
+    /// What went wrong, by kind.
+    pub fn kinds(&self) -> [(&'static str, u64); 7] {
+        [
+            ("sync failed", self.syncs_failed),
+            ("disk refused: full", self.full),
+            ("sector rotted", self.rotted),
+            ("write lost", self.lost),
+            ("write misdirected", self.misdirected),
+            ("sector torn", self.torn),
+            ("fuse blown", self.fuses_blown),
+        ]
+    }
 }
 
 /// An open file of a [`SimDisk`].
@@ -105,6 +136,7 @@ impl SimDisk {
             fuse: None,
             dark: false,
             fail_sync: false,
+            astray: None,
             counts: DiskCounts::default(),
         };
         Self {
@@ -119,6 +151,7 @@ impl SimDisk {
         let mut platter = self.platter.borrow_mut();
         platter.process += 1;
         platter.fail_sync = false;
+        platter.astray = None;
         platter.fuse = None;
         let process = platter.process;
         drop(platter);
@@ -136,9 +169,10 @@ impl SimDisk {
                 tree,
                 stream,
                 faults,
+                counts,
                 ..
             } = &mut *platter;
-            tree.lose_power(stream, faults.torn_sectors);
+            counts.torn += tree.lose_power(stream, faults.torn_ppm);
             platter.dark = false;
         }
         self.crash()
@@ -159,6 +193,67 @@ impl SimDisk {
         self.platter.borrow_mut().fail_sync = true;
     }
 
+    /// Lets a sector of the next sync get lost, although the sync succeeds.
+    pub fn lose_next_write(&self) {
+        self.platter.borrow_mut().astray = Some(Astray::Lost);
+    }
+
+    /// Lets a sector of the next sync go to another place, although the sync succeeds.
+    pub fn misdirect_next_write(&self) {
+        self.platter.borrow_mut().astray = Some(Astray::Misdirected);
+    }
+
+    /// Lets bits of a sector change that is in use, in a file whose path `concerns`. Returns which, if there is one.
+    pub fn rot(&self, concerns: impl Fn(&str) -> bool) -> Option<String> {
+        let mut platter = self.platter.borrow_mut();
+        let Platter {
+            tree,
+            stream,
+            counts,
+            ..
+        } = &mut *platter;
+        let mut sectors = Vec::new();
+        for (path, inode) in tree.durable_files() {
+            if concerns(&path) {
+                let content = tree.file(inode).expect("a file");
+                let used = content.sectors_in_use();
+                sectors.extend(used.into_iter().map(|sector| (path.clone(), inode, sector)));
+            }
+        }
+        if sectors.is_empty() {
+            return None;
+        }
+        let (path, inode, sector) = &sectors[stream.below(sectors.len() as u64) as usize];
+        let content = tree.file_mut(*inode).expect("a file");
+        content.rot(stream, *sector);
+        counts.rotted += 1;
+        Some(format!("{path} sector {sector}"))
+    }
+
+    /// Whether something on it is not what it should be.
+    pub fn is_spoilt(&self) -> bool {
+        let platter = self.platter.borrow();
+        platter.tree.contents().any(Content::is_spoilt)
+    }
+
+    /// Puts everything on it right again.
+    pub fn repair(&self) {
+        let mut platter = self.platter.borrow_mut();
+        platter.tree.contents_mut().for_each(Content::repair);
+    }
+
+    /// The bytes of a file as a reader sees them.
+    pub fn read_file(&self, path: &str) -> Option<Bytes> {
+        let platter = self.platter.borrow();
+        let content = platter.tree.file(platter.tree.find(path)?)?;
+        Some(Bytes::copy_from_slice(content.current()))
+    }
+
+    /// Changes how many of the sectors that a power loss takes are torn, in a million.
+    pub fn set_torn(&self, ppm: u32) {
+        self.platter.borrow_mut().faults.torn_ppm = ppm;
+    }
+
     /// Changes how much fits.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.platter.borrow_mut().faults.capacity_bytes = bytes;
@@ -170,6 +265,7 @@ impl SimDisk {
         platter.faults = DiskFaults::default();
         platter.fuse = None;
         platter.fail_sync = false;
+        platter.astray = None;
     }
 
     /// Bytes that files take now.
@@ -218,6 +314,7 @@ impl SimDisk {
             Some(0) => {
                 platter.fuse = None;
                 platter.dark = true;
+                platter.counts.fuses_blown += 1;
                 Ok(Turn::Cut)
             }
             Some(left) => {
@@ -234,12 +331,10 @@ impl SimDisk {
 
     fn check_room(&self, operation: &'static str, path: &str, more: u64) -> Result<(), DiskError> {
         let mut platter = self.platter.borrow_mut();
-        let used = platter.tree.bytes_used() as u64;
-        if platter
-            .faults
-            .capacity_bytes
-            .is_some_and(|capacity| used + more > capacity)
-        {
+        let Some(capacity) = platter.faults.capacity_bytes else {
+            return Ok(());
+        };
+        if platter.tree.bytes_used() as u64 + more > capacity {
             platter.counts.full += 1;
             let message = "no space left on device";
             return Err(Self::error(operation, path, DiskErrorKind::Full, message));
@@ -414,8 +509,22 @@ impl DiskFile for SimFile {
                 message,
             ));
         }
-        self.with(|content, _| content.sync());
-        self.disk.platter.borrow_mut().counts.syncs += 1;
+        let astray = self.disk.platter.borrow_mut().astray.take();
+        let Some(astray) = astray else {
+            self.with(|content, _| content.sync());
+            self.disk.platter.borrow_mut().counts.syncs += 1;
+            return Ok(());
+        };
+        let strayed = self.with(|content, stream| content.sync_astray(stream, astray));
+        let mut platter = self.disk.platter.borrow_mut();
+        platter.counts.syncs += 1;
+        match astray {
+            Astray::Lost => platter.counts.lost += u64::from(strayed),
+            Astray::Misdirected => platter.counts.misdirected += u64::from(strayed),
+        }
+        if !strayed {
+            platter.astray = Some(astray); // There was nothing to lose; the next sync will do.
+        }
         Ok(())
     }
 }

@@ -160,7 +160,8 @@ impl Tree {
     }
 
     /// The power goes: of the pending changes some survive, of each file what its sectors allow.
-    pub(super) fn lose_power(&mut self, stream: &mut Stream, torn: bool) {
+    /// Returns how many sectors were torn.
+    pub(super) fn lose_power(&mut self, stream: &mut Stream, torn_ppm: u32) -> u64 {
         let pending = std::mem::take(&mut self.pending);
         let survival = Survival::draw(stream, pending.len() as u64);
         let mut survivors = Vec::new();
@@ -170,13 +171,52 @@ impl Tree {
             }
         }
         self.make_durable(survivors);
+        let mut torn = 0;
         for item in self.items.values_mut() {
             match item {
-                Item::File(content) => content.lose_power(stream, torn),
+                Item::File(content) => torn += content.lose_power(stream, torn_ppm),
                 Item::Directory(directory) => directory.current.clone_from(&directory.durable),
             }
         }
         self.drop_unreachable();
+        torn
+    }
+
+    /// Files whose names are durable, in order.
+    pub(super) fn durable_files(&self) -> Vec<(String, Inode)> {
+        let mut files = Vec::new();
+        let mut open = vec![(String::new(), ROOT)];
+        while let Some((path, inode)) = open.pop() {
+            match self.items.get(&inode) {
+                Some(Item::File(_)) => files.push((path, inode)),
+                Some(Item::Directory(directory)) => {
+                    let join = |name: &String| match path.as_str() {
+                        "" => name.clone(),
+                        path => format!("{path}/{name}"),
+                    };
+                    let entries = directory.durable.iter();
+                    open.extend(entries.map(|(name, &inode)| (join(name), inode)));
+                }
+                None => {}
+            }
+        }
+        files.sort();
+        files
+    }
+
+    /// All files, with a name or without.
+    pub(super) fn contents(&self) -> impl Iterator<Item = &Content> {
+        self.items.values().filter_map(|item| match item {
+            Item::File(content) => Some(content),
+            Item::Directory(_) => None,
+        })
+    }
+
+    pub(super) fn contents_mut(&mut self) -> impl Iterator<Item = &mut Content> {
+        self.items.values_mut().filter_map(|item| match item {
+            Item::File(content) => Some(content),
+            Item::Directory(_) => None,
+        })
     }
 
     /// The tree as only what is synced makes it.

@@ -61,7 +61,7 @@ fn a_sector_is_torn_only_where_that_is_allowed() {
     let mut torn = 0;
     for seed in 0..200 {
         let mut disk = disk_with_file(seed, 1);
-        disk.platter.borrow_mut().faults.torn_sectors = true;
+        disk.set_torn(300_000);
         disk.open("f").unwrap().write_at(0, &[2; 2048]).unwrap();
         let after = content(&mut disk.lose_power(), "f").unwrap();
         torn += after
@@ -203,4 +203,64 @@ fn the_pristine_view_shows_the_platter_and_changes_nothing() {
     assert_eq!(content(&mut image, "f").unwrap(), [1; 2048]);
     image.open("f").unwrap().write_at(0, &[3; 2048]).unwrap();
     assert_eq!(content(&mut disk, "f").unwrap(), [2; 2048]);
+}
+
+#[test]
+fn rot_stays_until_it_is_repaired_and_the_pristine_view_never_shows_it() {
+    for seed in 0..50 {
+        let mut disk = disk_with_file(seed, 7);
+        let said = disk.rot(|path| path == "f").unwrap();
+        assert!(said.starts_with("f sector "));
+        assert_eq!(disk.rot(|path| path == "g"), None);
+        let rotten = content(&mut disk, "f").unwrap();
+        assert_ne!(rotten, vec![7; 2048]);
+        assert_eq!(content(&mut disk, "f"), Some(rotten.clone()), "re-read");
+        assert_eq!(content(&mut disk.durable_image(), "f"), Some(vec![7; 2048]));
+        let mut disk = disk.lose_power();
+        assert_eq!(content(&mut disk, "f"), Some(rotten), "after a power loss");
+        assert!(disk.is_spoilt());
+        disk.repair();
+        assert_eq!(content(&mut disk, "f"), Some(vec![7; 2048]));
+        assert!(!disk.is_spoilt());
+    }
+}
+
+#[test]
+fn a_write_that_went_astray_shows_after_a_power_loss_once_it_is_not_the_last() {
+    let mut outcomes = BTreeSet::new();
+    for seed in 0..100 {
+        let mut disk = disk_with_file(seed, 1);
+        let mut file = disk.open("f").unwrap();
+        if seed % 2 == 0 {
+            disk.lose_next_write();
+        } else {
+            disk.misdirect_next_write();
+        }
+        file.write_at(0, &[2; 512]).unwrap();
+        file.sync().unwrap();
+        assert_eq!(content(&mut disk.durable_image(), "f").unwrap()[0], 2);
+        file.write_at(1024, &[3; 512]).unwrap();
+        file.sync().unwrap();
+        assert_eq!(content(&mut disk, "f").unwrap()[0], 2, "the page cache");
+        let mut disk = disk.lose_power();
+        let after = content(&mut disk, "f").unwrap();
+        outcomes.insert(after.chunks(SECTOR_BYTES).map(|it| it[0]).collect::<Vec<_>>());
+        disk.repair();
+        let repaired = content(&mut disk, "f").unwrap();
+        assert_eq!((repaired[0], repaired[512], repaired[1024]), (2, 1, 3));
+    }
+    assert!(outcomes.contains(&vec![1, 1, 3, 1]), "{outcomes:?}");
+    assert!(outcomes.contains(&vec![1, 2, 3, 1]), "{outcomes:?}");
+}
+
+#[test]
+fn a_write_lost_by_the_very_last_sync_is_made_good() {
+    let mut disk = disk_with_file(1, 1);
+    disk.lose_next_write();
+    let mut file = disk.open("f").unwrap();
+    file.write_at(0, &[2; 512]).unwrap();
+    file.sync().unwrap();
+    assert_eq!(disk.counts().lost, 1);
+    let mut disk = disk.lose_power();
+    assert_eq!(content(&mut disk, "f").unwrap()[0], 2);
 }

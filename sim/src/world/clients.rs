@@ -180,7 +180,7 @@ impl World {
         };
         let member = member.filter(|member| self.machines[member].process.is_some());
         match member {
-            Some(member) => self.call(member, number, operation, call),
+            Some(member) => self.ask(member, number, operation, call),
             None => self.client_hears(number, &call, &Answer::Nothing),
         }
     }
@@ -235,13 +235,13 @@ impl World {
         let number = self.now_ns;
         let read = crate::check::state::everything();
         for call in [probe_put(number), Call::Read(read), Call::Leases] {
-            let called = self.call(member, PROBE, number, call);
+            let called = self.ask(member, PROBE, number, call);
             called.expect("nothing is answered at once");
         }
     }
 
     /// A request reaches a running member.
-    fn call(
+    pub(super) fn ask(
         &mut self,
         member: MemberId,
         client: usize,
@@ -294,7 +294,7 @@ impl World {
     /// A hand-over of leadership, which is a request like any other.
     pub(super) fn transfer_leadership(&mut self, member: MemberId) {
         self.count("leader transfer");
-        let called = self.call(member, PROBE, self.now_ns, Call::Transfer);
+        let called = self.ask(member, PROBE, self.now_ns, Call::Transfer);
         called.expect("nothing is answered at once");
     }
 

@@ -1,22 +1,35 @@
-//! The end of a run: everything heals, and then it must work.
+//! The end of a run: a part heals and must work, then everything heals and must be the same everywhere.
 //!
 //! ```text
-//!   Safety ──heal──► Settling ──settled──► (power loss of all, if the run has that) ──► Settling ──► over
+//!   Safety ──► (Liveness of a core, the rest as bad as it can be) ──► Settling ──► Imaging ──► over
+//!                                                                         ▲           │
+//!                                                                         └───────────┘ power loss of all, if the run has that
 //! ```
 //!
-//! Settled means: all members run and have applied everything, each of them has answered a new write and a new
-//! linearizable read, no request is without an answer, every watch has heard everything, and all states are equal.
+//! Settled means: all members (of the core) run and have applied everything, each of them has answered a new write and a
+//! new linearizable read, one of them leads and has done so for a while, no request is without an answer, every watch
+//! has heard everything. In the end all states are equal, and so are the checkpoints that all members write, byte by byte.
+//!
+//! The core may be excused only if the disks prove that it cannot work: too many of them hold something that is not what
+//! was written there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use quorate_core::checkpoint::DATABASE;
 use quorate_core::types::{MemberId, Revision};
 
 use super::clients::PROBE;
 use super::machine::OpenRequest;
+use super::workload::Call;
 use super::{Event, World};
 use crate::check::Violation;
 use crate::check::convergence::{self, Ending};
+use crate::network::Ill;
 
+/// The network's name for what makes those outside of the core ill.
+const OUTSIDE: usize = usize::MAX;
+/// A leader must stay for so many election timeouts.
+const STABLE_ELECTIONS: u64 = 3;
 /// How often it is looked at.
 const LOOK_NS: u64 = 100_000_000;
 
@@ -27,11 +40,22 @@ pub(super) enum Stage {
     Safety,
     /// Healed, and judged.
     Settling {
+        /// Who must work: all members, or the core.
+        core: BTreeSet<MemberId>,
         /// It must have settled by then.
         until_ns: u64,
+        /// The leader, and since when.
+        leader: (Option<MemberId>, u64),
         /// What each member has answered since: (writes, reads).
         answered: BTreeMap<MemberId, (u64, u64)>,
         /// Whether the power loss at the end is over, or there is none.
+        is_last: bool,
+    },
+    /// All members write a checkpoint.
+    Imaging {
+        /// They must have done so by then.
+        until_ns: u64,
+        /// As in `Settling`.
         is_last: bool,
     },
 }
@@ -42,30 +66,132 @@ impl World {
     }
 
     /// Load and faults end.
-    pub(super) fn heal(&mut self) {
+    pub(super) fn heal(&mut self) -> Result<(), Violation> {
         self.trace
-            .event(self.now_ns, &[9], &[], || "everything heals");
+            .event(self.now_ns, &[9], &[], || "load and faults end");
+        self.end_all_faults();
         self.network.calm();
         self.heal_network();
         let members: Vec<_> = self.machines.keys().copied().collect();
-        for member in members {
+        for &member in &members {
             let machine = self.machines.get_mut(&member).expect("a member");
-            machine.is_slow = false;
+            machine.slowness = 1;
             machine.disk.heal();
             if machine.is_paused {
                 self.resume(member);
             }
         }
         self.options.disk.stall_ppm = 0;
-        self.begin_settling(!self.options.final_power_loss);
+        if self.options.core_first && members.len() > 2 {
+            return self.heal_core(&members);
+        }
+        self.heal_all();
+        Ok(())
     }
 
-    fn begin_settling(&mut self, is_last: bool) {
+    /// A core that has a quorum must work, whatever becomes of the rest.
+    fn heal_core(&mut self, members: &[MemberId]) -> Result<(), Violation> {
+        let quorum = members.len() / 2 + 1;
+        let mut left: Vec<_> = self.intact(members).collect();
+        if left.len() < quorum {
+            self.excuse()?;
+            return Ok(());
+        }
+        let mut core = BTreeSet::new();
+        let size = self.healing.between(quorum as u64, left.len() as u64) as usize;
+        while core.len() < size {
+            let place = self.healing.below(left.len() as u64) as usize;
+            core.insert(left.swap_remove(place));
+        }
+        for member in members {
+            if core.contains(member) {
+                self.turn_on(*member);
+            } else {
+                self.make_worse(*member);
+            }
+        }
+        self.count("core healed alone");
+        self.begin_settling(core, false);
+        Ok(())
+    }
+
+    /// Those whose disks are as they should be.
+    fn intact(&self, members: &[MemberId]) -> impl Iterator<Item = MemberId> {
+        let is_intact = |member: &&MemberId| !self.machines[member].disk.is_spoilt();
+        members.iter().filter(is_intact).copied()
+    }
+
+    /// The cluster cannot be asked to work, since too many disks hold what was never written there. The proof is
+    /// looked at; then everything is repaired.
+    fn excuse(&mut self) -> Result<(), Violation> {
+        let members: Vec<_> = self.machines.keys().copied().collect();
+        let intact = self.intact(&members).count();
+        let is_proved = 2 * intact <= members.len();
+        self.facts.expect("converge.live", is_proved, || {
+            format!("{intact} of {} disks are intact, and still nothing works", members.len())
+        })?;
+        self.count("liveness excused by damage");
+        self.heal_all();
+        Ok(())
+    }
+
+    /// Somebody outside of the core goes off, or is heard or hears no more, or only slowly.
+    fn make_worse(&mut self, member: MemberId) {
+        let others: Vec<_> = self.machines.keys().copied().collect();
+        let fate = self.healing.below(5);
+        self.note("stays outside of the core", member, fate);
+        if fate == 0 {
+            self.crash(member);
+            self.machines.get_mut(&member).expect("a member").is_off = true;
+            return;
+        }
+        self.turn_on(member);
+        for other in others.into_iter().filter(|other| *other != member) {
+            let (out, back) = match fate {
+                1 => (Ill::Cut, Ill::Cut),
+                2 => (Ill::Slow(1), Ill::Cut),
+                3 => (Ill::Cut, Ill::Slow(1)),
+                _ => (Ill::Slow(20), Ill::Slow(20)),
+            };
+            self.network.afflict(OUTSIDE, member, other, out);
+            self.network.afflict(OUTSIDE, other, member, back);
+        }
+    }
+
+    /// A machine that is off is turned on, its disk repaired.
+    fn turn_on(&mut self, member: MemberId) {
+        let machine = self.machines.get_mut(&member).expect("a member");
+        machine.is_off = false;
+        if machine.process.is_none() {
+            machine.disk.repair();
+            let life = machine.life;
+            self.at(self.now_ns, Event::Boot { member, life });
+        }
+    }
+
+    /// Everything heals.
+    fn heal_all(&mut self) {
+        self.trace
+            .event(self.now_ns, &[12], &[], || "everything heals");
+        self.heal_network();
+        let members: BTreeSet<_> = self.machines.keys().copied().collect();
+        for &member in &members {
+            self.turn_on(member);
+        }
+        self.begin_settling(members, !self.options.final_power_loss);
+    }
+
+    fn settling_until_ns(&self) -> u64 {
         let election_ns = self.options.election().as_nanos() as u64;
         let patience_ns = self.options.request_timeout.as_nanos() as u64;
-        let until_ns = self.now_ns + 30_000_000_000 + 30 * election_ns + 4 * patience_ns;
+        self.now_ns + 30_000_000_000 + 30 * election_ns + 4 * patience_ns
+    }
+
+    fn begin_settling(&mut self, core: BTreeSet<MemberId>, is_last: bool) {
         self.stage = Stage::Settling {
-            until_ns,
+            core,
+            until_ns: self.settling_until_ns(),
+            leader: (None, self.now_ns),
             answered: BTreeMap::new(),
             is_last,
         };
@@ -82,13 +208,22 @@ impl World {
 
     /// Looks whether it has settled. `false` when the run is over.
     pub(super) fn settle(&mut self) -> Result<bool, Violation> {
-        let Stage::Settling {
-            until_ns, is_last, ..
-        } = self.stage
-        else {
-            return Ok(true);
+        self.watch_leader();
+        let (is_core, until_ns, is_last) = match &self.stage {
+            Stage::Safety => return Ok(true),
+            Stage::Imaging { until_ns, is_last } => return self.compare_images(*until_ns, *is_last),
+            Stage::Settling {
+                core,
+                until_ns,
+                is_last,
+                ..
+            } => (core.len() < self.machines.len(), *until_ns, *is_last),
         };
         if let Some(missing) = self.missing() {
+            if is_core && self.core_is_damaged() {
+                self.excuse()?;
+                return Ok(true);
+            }
             let in_time = self.now_ns <= until_ns;
             self.facts.expect("converge.live", in_time, || missing)?;
             self.at(self.now_ns + LOOK_NS, Event::Settle);
@@ -96,23 +231,91 @@ impl World {
             return Ok(true);
         }
         self.facts.expect("converge.live", true, String::new)?;
+        if is_core {
+            self.count("core worked alone");
+            self.heal_all();
+            return Ok(true);
+        }
         self.compare_endings()?;
+        let members: Vec<_> = self.machines.keys().copied().collect();
+        for member in members {
+            self.ask(member, PROBE, self.now_ns, Call::Checkpoint)?;
+        }
+        let until_ns = self.settling_until_ns();
+        self.stage = Stage::Imaging { until_ns, is_last };
+        self.at(self.now_ns + LOOK_NS, Event::Settle);
+        Ok(true)
+    }
+
+    /// Whether a member of the core refuses what its disk holds.
+    fn core_is_damaged(&self) -> bool {
+        let Stage::Settling { core, .. } = &self.stage else {
+            return false;
+        };
+        let members: Vec<_> = self.machines.keys().copied().collect();
+        let is_lost = |member: &MemberId| {
+            let machine = &self.machines[member];
+            machine.process.is_none() && machine.disk.is_spoilt()
+        };
+        core.iter().any(is_lost) && 2 * self.intact(&members).count() <= members.len()
+    }
+
+    fn watch_leader(&mut self) {
+        let now_ns = self.now_ns;
+        let leads: Vec<_> = self.leaders().collect();
+        if let Stage::Settling { leader, core, .. } = &mut self.stage {
+            let present = leads.into_iter().find(|it| core.contains(it));
+            if leader.0 != present {
+                *leader = (present, now_ns);
+            }
+        }
+    }
+
+    /// All members have written a checkpoint at the same index: the files are the same.
+    fn compare_images(&mut self, until_ns: u64, is_last: bool) -> Result<bool, Violation> {
+        let is_asked = |open: &OpenRequest| open.client == PROBE;
+        let waits = self.machines.iter().find(|(_, machine)| {
+            let process = machine.process.as_ref();
+            process.is_none_or(|process| process.open.values().any(is_asked))
+        });
+        if let Some((member, _)) = waits {
+            let missing = format!("{member:?} has not written its checkpoint");
+            let in_time = self.now_ns <= until_ns;
+            self.facts.expect("converge.live", in_time, || missing)?;
+            self.at(self.now_ns + LOOK_NS, Event::Settle);
+            return Ok(true);
+        }
+        let images = self.machines.iter().map(|(member, machine)| {
+            let image = machine.disk.read_file(DATABASE).unwrap_or_default();
+            (*member, image)
+        });
+        let images: BTreeMap<_, _> = images.collect();
+        let applied: BTreeSet<_> = self
+            .machines
+            .keys()
+            .map(|member| self.raft.position(*member).applied)
+            .collect();
+        if applied.len() == 1 {
+            self.count("images compared");
+            convergence::check_images(&mut self.facts, &images)?;
+        }
         if is_last {
             return Ok(false);
         }
         self.lose_all_power()?;
-        self.begin_settling(true);
+        let members = self.machines.keys().copied().collect();
+        self.begin_settling(members, true);
         Ok(true)
     }
 
     /// Asks each member that has not answered yet for a write and a read.
     fn probe(&mut self) {
-        let members: Vec<_> = self.machines.keys().copied().collect();
-        for member in members {
-            let has_answered = match &self.stage {
-                Stage::Settling { answered, .. } => answered.get(&member),
-                Stage::Safety => None,
-            };
+        let Stage::Settling { core, answered, .. } = &self.stage else {
+            return;
+        };
+        let (core, answered) = (core.clone(), answered.clone());
+        for member in core {
+            let has_answered = answered.get(&member);
             if has_answered.is_some_and(|&(writes, reads)| writes > 0 && reads > 0) {
                 continue;
             }
@@ -126,12 +329,18 @@ impl World {
 
     /// What has not settled.
     fn missing(&self) -> Option<String> {
-        let Stage::Settling { answered, .. } = &self.stage else {
+        let Stage::Settling {
+            core,
+            answered,
+            leader,
+            ..
+        } = &self.stage
+        else {
             return None;
         };
         let last = self.ledger.last();
-        for (member, machine) in &self.machines {
-            let Some(process) = &machine.process else {
+        for member in core {
+            let Some(process) = &self.machines[member].process else {
                 return Some(format!("{member:?} does not run"));
             };
             let (writes, reads) = answered.get(member).copied().unwrap_or_default();
@@ -150,11 +359,18 @@ impl World {
                 return Some(format!("{member:?} owes an answer to {ticket:?}: {open:?}"));
             }
         }
-        let missed = self
-            .watchers
-            .iter()
-            .find_map(|watcher| watcher.missing(&self.ledger));
-        missed.or_else(|| self.leader().is_none().then(|| "nobody leads".to_owned()))
+        let concerns = |member: Option<MemberId>| member.is_none_or(|it| core.contains(&it));
+        let mut watchers = self.watchers.iter();
+        let missed = watchers
+            .find_map(|watcher| watcher.missing(&self.ledger).filter(|_| concerns(watcher.place())));
+        let stable_ns = STABLE_ELECTIONS * self.options.election().as_nanos() as u64;
+        missed.or_else(|| match leader {
+            (None, _) => Some("nobody leads".to_owned()),
+            (Some(_), since_ns) if self.now_ns < since_ns + stable_ns => {
+                Some("the leader changes all the time".to_owned())
+            }
+            _ => None,
+        })
     }
 
     fn compare_endings(&mut self) -> Result<(), Violation> {

@@ -13,14 +13,11 @@ use quorate_core::wal::{self, Metadata, Wal, WalError};
 use quorate_core::watch::{Hub, HubConfig};
 
 use super::machine::Process;
-use super::{Event, World};
+use super::{Event, World, name};
 use crate::check::Violation;
 use crate::check::durability::Found;
 use crate::disk::SimDisk;
 use crate::random::mix;
-
-/// The wall clock when a run begins.
-const BEGAN_UNIX_MS: u64 = 1_700_000_000_000;
 
 /// What a member begins with.
 struct Beginning {
@@ -48,7 +45,7 @@ impl World {
     /// Starts a process on a machine that has none.
     pub(super) fn boot(&mut self, member: MemberId, life: u64) -> Result<(), Violation> {
         let machine = &self.machines[&member];
-        if machine.process.is_some() || machine.life != life {
+        if machine.process.is_some() || machine.life != life || machine.is_off {
             return Ok(());
         }
         let begun = self.begin(member);
@@ -58,6 +55,11 @@ impl World {
         let beginning = match begun {
             Ok(beginning) => beginning,
             Err(Refusal::Disk) => return self.stop_for_disk(member),
+            Err(Refusal::Broken(reason)) if self.machines[&member].disk.is_spoilt() => {
+                self.count("damage refused");
+                self.stop_for_damage(member, &reason);
+                return Ok(());
+            }
             Err(Refusal::Broken(reason)) => {
                 let detail = format!("{member:?} cannot start: {reason}");
                 return Err(Violation::new("durable.recovered", detail));
@@ -145,8 +147,8 @@ impl World {
     fn start_process(&mut self, member: MemberId, beginning: Beginning) {
         let config = self.node_config(member);
         let now_ns = self.now_ns;
-        let unix_ms = self.unix_ms();
         let machine = self.machines.get_mut(&member).expect("a member");
+        let unix_ms = machine.clock.unix_ms(now_ns);
         let now = machine.clock.read(now_ns);
         let hub_config = HubConfig {
             response_bytes_max: self.options.load.watch_response_bytes_max,
@@ -189,12 +191,8 @@ impl World {
             request_timeout: self.options.request_timeout,
             name: format!("m{}", machine.number),
             client_urls: vec![format!("http://10.0.0.{}:2379", machine.number)],
-            request_ids: RequestIds::new(member, self.unix_ms(), 0, 2),
+            request_ids: RequestIds::new(member, machine.clock.unix_ms(self.now_ns), 0, 2),
         }
-    }
-
-    fn unix_ms(&self) -> u64 {
-        BEGAN_UNIX_MS + self.now_ns / 1_000_000
     }
 
     /// `kill -9`: what was written stays in the page cache.
@@ -205,11 +203,44 @@ impl World {
 
     /// The machine loses its power, and comes back after a while.
     pub(super) fn lose_power(&mut self, member: MemberId) -> Result<(), Violation> {
+        self.go_dark(member);
+        self.boot_later(member);
+        Ok(())
+    }
+
+    /// The machine loses its power, and stays off until somebody turns it on.
+    pub(super) fn go_dark(&mut self, member: MemberId) {
         self.count("power lost");
         self.note("loses power", member, 0);
         self.end_process(member, SimDisk::lose_power);
-        self.boot_later(member);
-        Ok(())
+    }
+
+    /// Something on the disk is not what was written there, and the member has seen it: it ends, or does not begin. It
+    /// stays so until somebody repairs the disk.
+    pub(super) fn stop_for_damage(&mut self, member: MemberId, reason: &str) {
+        self.trace
+            .event(self.now_ns, &[11, member.0], reason.as_bytes(), || {
+                format!("{} refuses what its disk holds: {reason}", name(member))
+            });
+        self.end_process(member, SimDisk::crash);
+        let now_ns = self.now_ns;
+        let restart_ns = self.options.restart_ns;
+        let machine = self.machines.get_mut(&member).expect("a member");
+        let at_ns = now_ns + machine.restart.with_tail(4 * restart_ns);
+        let life = machine.life;
+        self.at(at_ns, Event::Repair { member, life });
+    }
+
+    /// Somebody repairs a member's disk and starts the member again.
+    pub(super) fn repair(&mut self, member: MemberId, life: u64) {
+        let machine = &self.machines[&member];
+        if machine.life != life || machine.process.is_some() || machine.is_off {
+            return;
+        }
+        machine.disk.repair();
+        self.count("disk repaired");
+        self.note("has its disk repaired", member, 0);
+        self.at(self.now_ns, Event::Boot { member, life });
     }
 
     /// The disk has failed, and the member ends, as it must. Nothing is known of what the page cache holds that the
@@ -241,8 +272,10 @@ impl World {
 
     /// A process is started on the machine after a while.
     pub(super) fn boot_later(&mut self, member: MemberId) {
-        let after_ns = self.faults.with_tail(self.options.faults.length_ns);
-        let life = self.machines[&member].life;
+        let restart_ns = self.options.restart_ns;
+        let machine = self.machines.get_mut(&member).expect("a member");
+        let after_ns = machine.restart.with_tail(restart_ns);
+        let life = machine.life;
         self.at(self.now_ns + after_ns, Event::Boot { member, life });
     }
 

@@ -33,8 +33,18 @@ pub(super) struct Machine {
     pub(super) is_paused: bool,
     /// What would have happened while it stood still.
     pub(super) deferred: Vec<Doing>,
-    /// Whether its disk works a hundred times slower.
-    pub(super) is_slow: bool,
+    /// Its disk takes so many times as long.
+    pub(super) slowness: u64,
+    /// Its disk answers nothing before this.
+    pub(super) stalled_until_ns: u64,
+    /// It stays off whatever happens, until everything heals.
+    pub(super) is_off: bool,
+    /// How long it stays off when it went off by itself.
+    pub(super) restart: Stream,
+    /// Checkpoints written on it.
+    pub(super) checkpoints: u64,
+    /// Snapshots of the leader installed on it.
+    pub(super) snapshots: u64,
 }
 
 /// A running member.
@@ -103,22 +113,37 @@ impl Machine {
             number,
             disk: SimDisk::new(
                 Stream::new(seed, Purpose::Disk, number),
-                DiskFaults::default(),
+                DiskFaults {
+                    torn_ppm: options.disk.torn_ppm,
+                    capacity_bytes: None,
+                },
             ),
-            clock: Clock::draw(seed, number, options.faults.clock_rate_ppm),
+            clock: Clock::draw(seed, number, options.clocks.rate_ppm),
             timing: Stream::new(seed, Purpose::DiskTiming, number),
             life: 0,
             process: None,
             is_paused: false,
             deferred: Vec::new(),
-            is_slow: false,
+            slowness: 1,
+            stalled_until_ns: 0,
+            is_off: false,
+            restart: Stream::new(seed, Purpose::Restart, number),
+            checkpoints: 0,
+            snapshots: 0,
         }
     }
 
-    /// How long a disk operation takes that usually takes this long.
-    pub(super) fn disk_ns(&mut self, usual_ns: u64, stall_ppm: u32) -> u64 {
-        let stalls = self.is_slow || self.timing.chance(stall_ppm);
-        let slowness = if stalls { 100 } else { 1 };
-        (self.timing.with_tail(usual_ns) * slowness).min(DISK_NS_MAX)
+    /// When a disk operation is done that begins now and usually takes this long, and whether it stalls.
+    pub(super) fn disk_done_ns(
+        &mut self,
+        now_ns: u64,
+        usual_ns: u64,
+        stall_ppm: u32,
+    ) -> (u64, bool) {
+        let stalls = self.timing.chance(stall_ppm);
+        let slowness = if stalls { self.slowness.max(100) } else { self.slowness };
+        let takes_ns = (self.timing.with_tail(usual_ns) * slowness).min(DISK_NS_MAX);
+        let begins_ns = now_ns.max(self.stalled_until_ns);
+        (begins_ns + takes_ns, stalls || begins_ns > now_ns)
     }
 }

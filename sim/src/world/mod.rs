@@ -43,7 +43,7 @@ use crate::trace::{Trace, TraceHash};
 
 use clients::Client;
 use ending::Stage;
-use faults::Fault;
+use faults::FaultState;
 use machine::{LogStage, Machine};
 use watchers::Watcher;
 
@@ -65,7 +65,11 @@ pub struct World {
     clients: Vec<Client>,
     watchers: Vec<Watcher>,
     stage: Stage,
-    faults: Stream,
+    faults: Vec<FaultState>,
+    /// Faults whose beginning or end waits for something.
+    awaited: Vec<usize>,
+    /// Draws who heals first.
+    healing: Stream,
     audit: Stream,
     /// What the oracles know.
     raft: Raft,
@@ -115,10 +119,14 @@ enum Event {
     ClientGivesUp { client: usize, operation: u64 },
     /// A watcher connects.
     WatcherConnects(usize),
-    /// Something goes wrong.
-    FaultBegins,
+    /// A fault of the plan begins.
+    FaultBegins(usize),
+    /// It does something more.
+    FaultSteps(usize),
     /// It ends.
-    FaultEnds(Fault),
+    FaultEnds(usize),
+    /// A damaged disk is repaired.
+    Repair { member: MemberId, life: u64 },
     /// Load and faults end; what follows is judged by whether it heals.
     Heal,
     /// Looks whether it has healed.
@@ -168,9 +176,8 @@ impl Ord for Scheduled {
 }
 
 impl World {
-    /// The run of a seed, before its first event.
-    pub fn new(seed: u64, verbose: bool) -> Self {
-        let options = Options::draw(seed);
+    /// The run of a seed with these options, before its first event.
+    pub fn new(seed: u64, options: Options, verbose: bool) -> Self {
         let founders = founders(options.members);
         let ids: Vec<_> = founders.iter().map(|member| member.id).collect();
         let ttl_min = lease::Config::new(options.tick, options.election_ticks, false).ttl_min;
@@ -187,7 +194,11 @@ impl World {
             clients: clients(seed, &options.load),
             watchers: watchers(seed, &options.load),
             stage: Stage::Safety,
-            faults: Stream::new(seed, Purpose::Faults, 0),
+            faults: (0..options.plan.len())
+                .map(|number| FaultState::new(seed, number))
+                .collect(),
+            awaited: Vec::new(),
+            healing: Stream::new(seed, Purpose::Heal, 0),
             audit: Stream::new(seed, Purpose::Audit, 0),
             raft: Raft::new(&ids, ids.len() as u64),
             ledger: Ledger::new(Model::new(ttl_min)),
@@ -213,21 +224,7 @@ impl World {
                 Err(violation) => break Some(violation),
             }
         };
-        let NetworkCounts {
-            lost,
-            repeated,
-            overtaken,
-            held,
-            ..
-        } = self.network.counts();
-        for (kind, count) in [
-            ("message lost", lost),
-            ("message repeated", repeated),
-            ("message overtaken", overtaken),
-            ("message held", held),
-        ] {
-            *self.counts.entry(kind).or_default() += count;
-        }
+        self.count_by_kind();
         Outcome {
             hash: self.trace.hash(),
             events: self.trace.events(),
@@ -235,6 +232,40 @@ impl World {
             facts: self.facts,
             counts: self.counts,
             violation,
+        }
+    }
+
+    /// Adds what the network and the disks have counted.
+    fn count_by_kind(&mut self) {
+        let NetworkCounts {
+            lost,
+            cut,
+            repeated,
+            overtaken,
+            held,
+            refused,
+            reset,
+            slowed,
+            lost_on_bad_link,
+            queued,
+            sent: _,
+        } = self.network.counts();
+        let network = [
+            ("message lost", lost),
+            ("message lost in a cut", cut),
+            ("message repeated", repeated),
+            ("message overtaken", overtaken),
+            ("message held", held),
+            ("message refused: lane full", refused),
+            ("message lost in a reset", reset),
+            ("message slowed", slowed),
+            ("message lost on a bad link", lost_on_bad_link),
+            ("message waited for bandwidth", queued),
+        ];
+        let disks = self.machines.values().map(|machine| machine.disk.counts());
+        let disks: Vec<_> = disks.flat_map(|counts| counts.kinds()).collect();
+        for (kind, count) in network.into_iter().chain(disks) {
+            *self.counts.entry(kind).or_default() += count;
         }
     }
 
@@ -252,9 +283,7 @@ impl World {
                 Event::WatcherConnects(watcher),
             );
         }
-        if let Some(delay_ns) = self.next_fault_ns() {
-            self.at(delay_ns, Event::FaultBegins);
-        }
+        self.schedule_plan();
         self.at(self.options.safety_ns, Event::Heal);
     }
 
@@ -284,9 +313,11 @@ impl World {
                 self.client_gives_up(client, operation)?;
             }
             Event::WatcherConnects(watcher) => self.watcher_connects(watcher),
-            Event::FaultBegins => self.begin_fault()?,
+            Event::FaultBegins(fault) => self.begin_fault(fault)?,
+            Event::FaultSteps(fault) => self.step_fault(fault)?,
             Event::FaultEnds(fault) => self.end_fault(fault),
-            Event::Heal => self.heal(),
+            Event::Repair { member, life } => self.repair(member, life),
+            Event::Heal => self.heal()?,
             Event::Settle => return self.settle(),
         }
         Ok(true)
@@ -343,12 +374,18 @@ impl World {
             });
     }
 
-    /// The member that leads, if one says so.
+    /// The member that leads, if one says so; the one of the highest term if several do.
     fn leader(&self) -> Option<MemberId> {
-        let leads = |member: &&MemberId| {
-            self.machines[member].process.is_some() && self.raft.position(**member).leads
+        self.leaders()
+            .max_by_key(|member| self.raft.position(*member).term)
+    }
+
+    /// All that say that they lead; those of old terms have not heard of the new one.
+    fn leaders(&self) -> impl Iterator<Item = MemberId> {
+        let leads = |(member, machine): &(&MemberId, &Machine)| {
+            machine.process.is_some() && self.raft.position(**member).leads
         };
-        self.machines.keys().find(leads).copied()
+        self.machines.iter().filter(leads).map(|(member, _)| *member)
     }
 }
 

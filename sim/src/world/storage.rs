@@ -35,10 +35,19 @@ impl World {
     }
 
     fn log_appends_next(&mut self, member: MemberId) {
-        let usual_ns = self.options.disk.write_ns;
+        let done_ns = self.disk_done_ns(member, self.options.disk.write_ns, 0);
+        self.in_process(done_ns, member, Doing::Log(LogStage::Append));
+    }
+
+    /// When a disk operation of a member is done that begins now.
+    fn disk_done_ns(&mut self, member: MemberId, usual_ns: u64, stall_ppm: u32) -> u64 {
+        let now_ns = self.now_ns;
         let machine = self.machines.get_mut(&member).expect("a member");
-        let after_ns = machine.disk_ns(usual_ns, 0);
-        self.in_process(self.now_ns + after_ns, member, Doing::Log(LogStage::Append));
+        let (done_ns, stalls) = machine.disk_done_ns(now_ns, usual_ns, stall_ppm);
+        if stalls {
+            self.count("disk stalled");
+        }
+        done_ns
     }
 
     pub(super) fn log_goes_on(
@@ -97,17 +106,16 @@ impl World {
         if let Err(error) = process.wal.flush() {
             return self.log_failed(member, &error);
         }
-        let machine = self.machines.get_mut(&member).expect("a member");
-        let after_ns = match must_sync {
-            true => machine.disk_ns(disk_options.sync_ns, disk_options.stall_ppm),
-            false => 1,
+        let done_ns = match must_sync {
+            true => self.disk_done_ns(member, disk_options.sync_ns, disk_options.stall_ppm),
+            false => self.now_ns + 1,
         };
         let stage = LogStage::Sync {
             written,
             must_sync,
             reads,
         };
-        self.in_process(self.now_ns + after_ns, member, Doing::Log(stage));
+        self.in_process(done_ns, member, Doing::Log(stage));
         Ok(())
     }
 
@@ -141,9 +149,8 @@ impl World {
         }
         let sync_ns = self.options.disk.sync_ns;
         if let Some(order) = self.process(member).wal.needs_segment() {
-            let machine = self.machines.get_mut(&member).expect("a member");
-            let after_ns = machine.disk_ns(sync_ns * 4, 0);
-            self.in_process(self.now_ns + after_ns, member, Doing::Segment(order));
+            let done_ns = self.disk_done_ns(member, sync_ns * 4, 0);
+            self.in_process(done_ns, member, Doing::Segment(order));
         }
     }
 
@@ -174,9 +181,8 @@ impl World {
         let process = self.process(member);
         assert!(process.checkpoint.is_none(), "one checkpoint at a time");
         process.checkpoint = Some(job);
-        let machine = self.machines.get_mut(&member).expect("a member");
-        let after_ns = machine.disk_ns(sync_ns * 10, 0);
-        self.in_process(self.now_ns + after_ns, member, Doing::Checkpoint);
+        let done_ns = self.disk_done_ns(member, sync_ns * 10, 0);
+        self.in_process(done_ns, member, Doing::Checkpoint);
     }
 
     pub(super) fn write_checkpoint(&mut self, member: MemberId) -> Result<(), Violation> {
@@ -197,6 +203,8 @@ impl World {
         } else {
             "checkpoint failed"
         });
+        let machine = self.machines.get_mut(&member).expect("a member");
+        machine.checkpoints += u64::from(done);
         self.note("writes a checkpoint", member, job.index().0);
         self.give(
             member,
@@ -219,6 +227,11 @@ impl World {
         }
         match error {
             WalError::Disk(_) => self.stop_for_disk(member),
+            error if self.machines[&member].disk.is_spoilt() => {
+                self.count("stopped by damage");
+                self.stop_for_damage(member, &error.to_string());
+                Ok(())
+            }
             error => Err(Violation::new(
                 "durable.recovered",
                 format!("{member:?}: {error}"),

@@ -79,6 +79,7 @@ impl World {
         }
         self.serve_watches(member, advanced)?;
         self.plan_turn(member);
+        self.look_for_triggers();
         self.audit(member)
     }
 
@@ -173,15 +174,17 @@ impl World {
 
     fn send(&mut self, from: MemberId, to: MemberId, message: &Message) -> Result<(), Violation> {
         self.raft.on_send(&mut self.facts, from, message)?;
-        let deliveries = self.network.send(self.now_ns, from, to, message);
-        let words = [2, from.0, to.0, deliveries.len() as u64];
-        let bytes = deliveries
-            .first()
+        let sent = self.network.send(self.now_ns, from, to, message);
+        let count = u64::from(sent.first.is_some()) + u64::from(sent.again.is_some());
+        let words = [2, from.0, to.0, count];
+        let bytes = sent
+            .first
+            .as_ref()
             .map_or(&[][..], |delivery| &delivery.bytes);
         self.trace.event(self.now_ns, &words, bytes, || {
             let kind = message.kind().map(|kind| kind.as_str_name());
             format!(
-                "{} -> {} {} term {} index {} commit {} entries {} x{}",
+                "{} -> {} {} term {} index {} commit {} entries {} x{count}",
                 name(from),
                 name(to),
                 kind.unwrap_or("?"),
@@ -189,10 +192,12 @@ impl World {
                 message.index,
                 message.commit,
                 message.entries.len(),
-                deliveries.len()
             )
         });
-        for delivery in deliveries {
+        if sent.is_refused {
+            self.learns_unreachable(from, to);
+        }
+        for delivery in [sent.first, sent.again].into_iter().flatten() {
             self.at(delivery.at_ns, Event::Deliver(delivery));
         }
         Ok(())
@@ -201,14 +206,19 @@ impl World {
     pub(super) fn on_delivery(&mut self, delivery: Delivery) {
         let (from, to) = (delivery.from, delivery.to);
         self.trace
-            .event(self.now_ns, &[3, from.0, to.0], &delivery.bytes, || {
-                format!("{} <- {}", name(to), name(from))
+            .event(self.now_ns, &[3, from.0, to.0, delivery.number], &[], || {
+                format!("{} <- {} message {}", name(to), name(from), delivery.number)
             });
         let message = self.network.arrive(delivery);
         let is_up = self.machines[&to].process.is_some();
         if let (Some(message), true) = (message, is_up) {
             return self.give(to, Input::Receive { from, message });
         }
+        self.learns_unreachable(from, to);
+    }
+
+    /// A sender may hear that something did not arrive.
+    fn learns_unreachable(&mut self, from: MemberId, to: MemberId) {
         let sender = self.machines.get_mut(&from).expect("a member");
         if sender.process.is_some() && sender.timing.chance(UNREACHABLE_PPM) {
             self.give(from, Input::Unreachable(to));

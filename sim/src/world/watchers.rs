@@ -102,6 +102,11 @@ impl Watcher {
         };
     }
 
+    /// The member that it is connected to.
+    pub(super) fn place(&self) -> Option<MemberId> {
+        self.at.map(|(member, _)| member)
+    }
+
     /// What it has not heard although it is committed.
     pub(super) fn missing(&self, ledger: &Ledger) -> Option<String> {
         if self.at.is_none() {
