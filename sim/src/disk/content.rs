@@ -18,8 +18,10 @@ pub(super) struct Content {
     dirty: BTreeSet<usize>,
     /// Sectors of `durable` that the disk spoilt, as they should be.
     truth: BTreeMap<usize, Spoilt>,
-    /// Counts syncs.
+    /// Counts syncs that had something to write.
     syncs: u64,
+    /// The sectors that the last of them wrote.
+    last_synced: BTreeSet<usize>,
 }
 
 /// A sector that is not what it should be.
@@ -27,8 +29,21 @@ pub(super) struct Content {
 struct Spoilt {
     /// What it should be.
     truth: Vec<u8>,
-    /// The sync whose write went astray; `None` for what rotted where it lay.
-    astray_at: Option<u64>,
+    /// What it should be once everything is synced that was written since.
+    cached: Vec<u8>,
+    /// What became of it.
+    how: Spoiling,
+}
+
+/// How a sector was spoilt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spoiling {
+    /// It rotted where it lay.
+    Rotten,
+    /// The write of this sync went astray.
+    Astray(u64),
+    /// A power loss left it half written. Who takes it as it is, and writes it again, is right to do so.
+    Torn,
 }
 
 /// How a write goes astray although its sync succeeds.
@@ -113,14 +128,20 @@ impl Content {
     pub(super) fn repair(&mut self) {
         for (sector, spoilt) in std::mem::take(&mut self.truth) {
             put(&mut self.durable, sector, &spoilt.truth);
-            if !self.dirty.contains(&sector) {
-                put(&mut self.current, sector, &spoilt.truth);
-            }
+            put(&mut self.current, sector, &spoilt.cached);
         }
     }
 
+    /// Sectors that rot may hit: those in use, without what the last sync wrote. A log that has lost the end of its last
+    /// batch looks as if that had never been written; no reader of this file alone could tell.
+    pub(super) fn sectors_to_rot(&self) -> Vec<usize> {
+        let mut sectors = self.sectors_in_use();
+        sectors.retain(|sector| !self.last_synced.contains(sector));
+        sectors
+    }
+
     /// Sectors on the platter that hold something.
-    pub(super) fn sectors_in_use(&self) -> Vec<usize> {
+    fn sectors_in_use(&self) -> Vec<usize> {
         let sectors = self.durable.chunks(SECTOR_BYTES).enumerate();
         let holds = |(_, bytes): &(usize, &[u8])| bytes.iter().any(|&byte| byte != 0);
         sectors.filter(holds).map(|(sector, _)| sector).collect()
@@ -136,16 +157,25 @@ impl Content {
         if self.platter_sector(sector) == before {
             self.durable[sector * SECTOR_BYTES] ^= 1;
         }
-        self.spoil(sector, before, None);
+        self.spoil(sector, before, Spoiling::Rotten);
         if !self.dirty.contains(&sector) {
             let rotten = self.platter_sector(sector).to_vec();
             put(&mut self.current, sector, &rotten);
+        } else if let Some(spoilt) = self.truth.get_mut(&sector) {
+            // The page cache has a copy of its own, as it was meant.
+            let start = sector * SECTOR_BYTES;
+            let end = (start + SECTOR_BYTES).min(self.current.len());
+            spoilt.cached = self.current[start.min(end)..end].to_vec();
         }
     }
 
     /// Notes that a sector of the platter is not what it should be.
-    fn spoil(&mut self, sector: usize, truth: Vec<u8>, astray_at: Option<u64>) {
-        let spoilt = Spoilt { truth, astray_at };
+    fn spoil(&mut self, sector: usize, truth: Vec<u8>, how: Spoiling) {
+        let spoilt = Spoilt {
+            cached: truth.clone(),
+            truth,
+            how,
+        };
         self.truth.entry(sector).or_insert(spoilt);
     }
 
@@ -161,6 +191,7 @@ impl Content {
             self.grow(end);
         }
         self.current[offset..end].copy_from_slice(bytes);
+        self.note_written(offset, end);
         self.mark(offset, end);
     }
 
@@ -177,6 +208,7 @@ impl Content {
     fn grow(&mut self, length: usize) {
         let old_length = self.current.len();
         self.current.resize(length, 0);
+        self.note_written(old_length, length);
         self.mark(old_length, length.min(self.durable.len()));
     }
 
@@ -203,7 +235,7 @@ impl Content {
         if meant == before {
             return false;
         }
-        let at = Some(self.syncs);
+        let at = Spoiling::Astray(self.syncs);
         put(&mut self.durable, sector, &before);
         if astray == Astray::Misdirected {
             let others: Vec<_> = others.into_iter().filter(|&it| it != sector).collect();
@@ -220,7 +252,10 @@ impl Content {
     }
 
     pub(super) fn sync(&mut self) {
-        self.syncs += 1;
+        if !self.dirty.is_empty() {
+            self.syncs += 1;
+            self.last_synced.clone_from(&self.dirty);
+        }
         self.durable.resize(self.current.len(), 0);
         for sector in std::mem::take(&mut self.dirty) {
             self.write_back(sector, SECTOR_BYTES);
@@ -243,6 +278,34 @@ impl Content {
         }
     }
 
+    /// Somebody has written these bytes of the page cache: they are as he meant them, whatever lies beside them.
+    fn note_written(&mut self, start: usize, end: usize) {
+        let sectors = start / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES);
+        for (sector, spoilt) in self.truth.range_mut(sectors) {
+            let begin = sector * SECTOR_BYTES;
+            let (from, to) = (start.max(begin), end.min(begin + SECTOR_BYTES));
+            if spoilt.cached.len() < to - begin {
+                spoilt.cached.resize(to - begin, 0);
+            }
+            spoilt.cached[from - begin..to - begin].copy_from_slice(&self.current[from..to]);
+        }
+    }
+
+    /// A sector that was spoilt is written to the platter again.
+    fn correct(&mut self, sector: usize, start: usize, end: usize) {
+        let Some(spoilt) = self.truth.get_mut(&sector) else {
+            return;
+        };
+        let length = end - start;
+        spoilt.cached.resize(spoilt.cached.len().max(length), 0);
+        spoilt.truth.resize(spoilt.truth.len().max(length), 0);
+        spoilt.truth[..length].copy_from_slice(&spoilt.cached[..length]);
+        let is_good = spoilt.truth[..length] == self.current[start..end];
+        if is_good || spoilt.how == Spoiling::Torn {
+            self.truth.remove(&sector);
+        }
+    }
+
     /// Copies the first `bytes` of a sector to the platter, as far as the file reaches there.
     fn write_back(&mut self, sector: usize, bytes: usize) {
         let start = sector * SECTOR_BYTES;
@@ -250,9 +313,7 @@ impl Content {
             .min(self.current.len())
             .min(self.durable.len());
         if start < end {
-            if self.durable[start..end] != self.current[start..end] {
-                self.truth.remove(&sector);
-            }
+            self.correct(sector, start, end);
             self.durable[start..end].copy_from_slice(&self.current[start..end]);
         }
     }
@@ -264,7 +325,7 @@ impl Content {
         let last = self.syncs;
         let (unnoticed, noticed) = std::mem::take(&mut self.truth)
             .into_iter()
-            .partition(|(_, spoilt)| spoilt.astray_at == Some(last));
+            .partition(|(_, spoilt)| spoilt.how == Spoiling::Astray(last));
         self.truth = unnoticed;
         self.repair();
         self.truth = noticed;
@@ -285,12 +346,15 @@ impl Content {
                 let before = self.platter_sector(sector).to_vec();
                 self.write_back(sector, stream.between(1, SECTOR_BYTES as u64 - 1) as usize);
                 if self.platter_sector(sector) != before {
-                    self.spoil(sector, before, None);
+                    self.spoil(sector, before, Spoiling::Torn);
                     torn += 1;
                 }
             }
         }
         self.current.clone_from(&self.durable);
+        for spoilt in self.truth.values_mut() {
+            spoilt.cached.clone_from(&spoilt.truth);
+        }
         torn
     }
 }

@@ -216,8 +216,8 @@ impl SimDisk {
         for (path, inode) in tree.durable_files() {
             if concerns(&path) {
                 let content = tree.file(inode).expect("a file");
-                let used = content.sectors_in_use();
-                sectors.extend(used.into_iter().map(|sector| (path.clone(), inode, sector)));
+                let found = content.sectors_to_rot();
+                sectors.extend(found.into_iter().map(|sector| (path.clone(), inode, sector)));
             }
         }
         if sectors.is_empty() {

@@ -205,10 +205,19 @@ fn the_pristine_view_shows_the_platter_and_changes_nothing() {
     assert_eq!(content(&mut disk, "f").unwrap(), [2; 2048]);
 }
 
+/// Syncs the last sector of `f` once more, as it is.
+fn sync_more(disk: &mut SimDisk) {
+    let mut file = disk.open("f").unwrap();
+    file.write_at(1536, &[7; 512]).unwrap();
+    file.sync().unwrap();
+}
+
 #[test]
 fn rot_stays_until_it_is_repaired_and_the_pristine_view_never_shows_it() {
     for seed in 0..50 {
         let mut disk = disk_with_file(seed, 7);
+        assert_eq!(disk.rot(|path| path == "f"), None, "the last sync is safe");
+        sync_more(&mut disk);
         let said = disk.rot(|path| path == "f").unwrap();
         assert!(said.starts_with("f sector "));
         assert_eq!(disk.rot(|path| path == "g"), None);
@@ -263,4 +272,22 @@ fn a_write_lost_by_the_very_last_sync_is_made_good() {
     assert_eq!(disk.counts().lost, 1);
     let mut disk = disk.lose_power();
     assert_eq!(content(&mut disk, "f").unwrap()[0], 2);
+}
+
+#[test]
+fn what_is_written_beside_rot_does_not_make_it_good() {
+    let mut disk = disk_with_file(5, 7);
+    sync_more(&mut disk);
+    disk.rot(|path| path == "f").unwrap();
+    let rotten = content(&mut disk, "f").unwrap();
+    let place = rotten.iter().position(|byte| *byte != 7).unwrap();
+    let beside = place / SECTOR_BYTES * SECTOR_BYTES + (place + 100) % SECTOR_BYTES;
+    let mut file = disk.open("f").unwrap();
+    file.write_at(beside as u64, &[9]).unwrap();
+    file.sync().unwrap();
+    assert!(disk.is_spoilt());
+    disk.repair();
+    let mut repaired = vec![7; 2048];
+    repaired[beside] = 9;
+    assert_eq!(content(&mut disk, "f"), Some(repaired));
 }

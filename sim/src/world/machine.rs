@@ -43,6 +43,8 @@ pub(super) struct Machine {
     pub(super) restart: Stream,
     /// Checkpoints written on it.
     pub(super) checkpoints: u64,
+    /// The applied index of the last one.
+    pub(super) image_index: u64,
     /// Snapshots of the leader installed on it.
     pub(super) snapshots: u64,
 }
@@ -129,6 +131,7 @@ impl Machine {
             is_off: false,
             restart: Stream::new(seed, Purpose::Restart, number),
             checkpoints: 0,
+            image_index: 0,
             snapshots: 0,
         }
     }

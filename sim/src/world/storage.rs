@@ -204,7 +204,10 @@ impl World {
             "checkpoint failed"
         });
         let machine = self.machines.get_mut(&member).expect("a member");
-        machine.checkpoints += u64::from(done);
+        if done {
+            machine.checkpoints += 1;
+            machine.image_index = job.index().0;
+        }
         self.note("writes a checkpoint", member, job.index().0);
         self.give(
             member,

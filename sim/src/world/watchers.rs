@@ -102,9 +102,10 @@ impl Watcher {
         };
     }
 
-    /// The member that it is connected to.
-    pub(super) fn place(&self) -> Option<MemberId> {
-        self.at.map(|(member, _)| member)
+    /// The member that it is connected to, or waits for and no other.
+    pub(super) fn place(&self, number: usize, members: &[MemberId]) -> Option<MemberId> {
+        let waits_for = (self.target == Target::Each).then(|| members[number % members.len()]);
+        self.at.map(|(member, _)| member).or(waits_for)
     }
 
     /// What it has not heard although it is committed.
