@@ -504,7 +504,11 @@ mod tests {
         let first = network.send(0, A, B, &ping).first.unwrap();
         assert!(!network.send(0, A, B, &ping).is_refused);
         assert!(network.send(0, A, B, &ping).is_refused);
-        assert!(!network.send(0, A, B, &message(MessageType::MsgApp, 0)).is_refused);
+        assert!(
+            !network
+                .send(0, A, B, &message(MessageType::MsgApp, 0))
+                .is_refused
+        );
         network.arrive(first).unwrap();
         assert!(!network.send(0, A, B, &ping).is_refused);
     }

@@ -364,7 +364,11 @@ pub fn draw_kind(stream: &mut Stream, name: &str, members: u64, length_ns: u64) 
         "clock-rate" => Kind::ClockRate(*stream.pick(&[950_000, 990_000, 1_010_000, 1_050_000])),
         "wall-jump" => {
             let by_ms = *stream.pick(&[1, 1000, 3_600_000, 86_400_000]);
-            Kind::WallJump(if stream.chance(500_000) { by_ms } else { -by_ms })
+            Kind::WallJump(if stream.chance(500_000) {
+                by_ms
+            } else {
+                -by_ms
+            })
         }
         "transfer" => Kind::Transfer,
         other => unreachable!("{other} is no kind of fault"),
@@ -516,6 +520,9 @@ mod tests {
         assert!(plan.len() > 100);
         let is_wanted = |fault: &Fault| matches!(fault.kind, Kind::Pause | Kind::Reset);
         assert!(plan.iter().all(is_wanted));
-        assert!(plan.iter().all(|fault| fault.from.latest_ns() < 60 * SECOND));
+        assert!(
+            plan.iter()
+                .all(|fault| fault.from.latest_ns() < 60 * SECOND)
+        );
     }
 }

@@ -217,7 +217,11 @@ impl SimDisk {
             if concerns(&path) {
                 let content = tree.file(inode).expect("a file");
                 let found = content.sectors_to_rot();
-                sectors.extend(found.into_iter().map(|sector| (path.clone(), inode, sector)));
+                sectors.extend(
+                    found
+                        .into_iter()
+                        .map(|sector| (path.clone(), inode, sector)),
+                );
             }
         }
         if sectors.is_empty() {

@@ -38,7 +38,7 @@ fn what_was_synced_survives_every_power_loss() {
 #[test]
 fn each_unsynced_sector_survives_or_not_by_itself() {
     let mut outcomes = BTreeSet::new();
-    for seed in 0..400 {
+    for seed in 0..2000 {
         let mut disk = disk_with_file(seed, 1);
         disk.open("f").unwrap().write_at(0, &[2; 2048]).unwrap();
         let mut disk = disk.lose_power();
@@ -253,7 +253,12 @@ fn a_write_that_went_astray_shows_after_a_power_loss_once_it_is_not_the_last() {
         assert_eq!(content(&mut disk, "f").unwrap()[0], 2, "the page cache");
         let mut disk = disk.lose_power();
         let after = content(&mut disk, "f").unwrap();
-        outcomes.insert(after.chunks(SECTOR_BYTES).map(|it| it[0]).collect::<Vec<_>>());
+        outcomes.insert(
+            after
+                .chunks(SECTOR_BYTES)
+                .map(|it| it[0])
+                .collect::<Vec<_>>(),
+        );
         disk.repair();
         let repaired = content(&mut disk, "f").unwrap();
         assert_eq!((repaired[0], repaired[512], repaired[1024]), (2, 1, 3));

@@ -131,7 +131,10 @@ impl World {
         let intact = self.intact(&members).count();
         let is_proved = 2 * intact <= members.len();
         self.facts.expect("converge.live", is_proved, || {
-            format!("{intact} of {} disks are intact, and still nothing works", members.len())
+            format!(
+                "{intact} of {} disks are intact, and still nothing works",
+                members.len()
+            )
         })?;
         self.count("liveness excused by damage");
         self.heal_all();
@@ -215,7 +218,9 @@ impl World {
         self.watch_leader();
         let (is_core, until_ns, is_last) = match &self.stage {
             Stage::Safety => return Ok(true),
-            Stage::Imaging { until_ns, is_last } => return self.compare_images(*until_ns, *is_last),
+            Stage::Imaging { until_ns, is_last } => {
+                return self.compare_images(*until_ns, *is_last);
+            }
             Stage::Settling {
                 core,
                 until_ns,
@@ -271,10 +276,10 @@ impl World {
         let now_ns = self.now_ns;
         // A leader may well be outside of the core, as long as the core is served.
         let present = self.leader();
-        if let Stage::Settling { leader, .. } = &mut self.stage {
-            if leader.0 != present {
-                *leader = (present, now_ns);
-            }
+        if let Stage::Settling { leader, .. } = &mut self.stage
+            && leader.0 != present
+        {
+            *leader = (present, now_ns);
         }
     }
 

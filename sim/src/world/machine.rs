@@ -144,7 +144,11 @@ impl Machine {
         stall_ppm: u32,
     ) -> (u64, bool) {
         let stalls = self.timing.chance(stall_ppm);
-        let slowness = if stalls { self.slowness.max(100) } else { self.slowness };
+        let slowness = if stalls {
+            self.slowness.max(100)
+        } else {
+            self.slowness
+        };
         let takes_ns = (self.timing.with_tail(usual_ns) * slowness).min(DISK_NS_MAX);
         let begins_ns = now_ns.max(self.stalled_until_ns);
         (begins_ns + takes_ns, stalls || begins_ns > now_ns)

@@ -385,7 +385,10 @@ impl World {
         let leads = |(member, machine): &(&MemberId, &Machine)| {
             machine.process.is_some() && self.raft.position(**member).leads
         };
-        self.machines.iter().filter(leads).map(|(member, _)| *member)
+        self.machines
+            .iter()
+            .filter(leads)
+            .map(|(member, _)| *member)
     }
 }
 

@@ -205,10 +205,12 @@ impl World {
 
     pub(super) fn on_delivery(&mut self, delivery: Delivery) {
         let (from, to) = (delivery.from, delivery.to);
-        self.trace
-            .event(self.now_ns, &[3, from.0, to.0, delivery.number], &[], || {
-                format!("{} <- {} message {}", name(to), name(from), delivery.number)
-            });
+        self.trace.event(
+            self.now_ns,
+            &[3, from.0, to.0, delivery.number],
+            &[],
+            || format!("{} <- {} message {}", name(to), name(from), delivery.number),
+        );
         let message = self.network.arrive(delivery);
         let is_up = self.machines[&to].process.is_some();
         if let (Some(message), true) = (message, is_up) {

@@ -72,7 +72,10 @@ impl World {
                 let mut side = |other: &MemberId| {
                     if *other == member {
                         3
-                    } else if places.next().is_some_and(|place: u64| place.is_multiple_of(2)) {
+                    } else if places
+                        .next()
+                        .is_some_and(|place: u64| place.is_multiple_of(2))
+                    {
                         1
                     } else {
                         2

@@ -125,12 +125,7 @@ impl World {
     }
 
     /// Does it. `false` if nothing came of it.
-    fn inflict(
-        &mut self,
-        number: usize,
-        member: MemberId,
-        kind: &Kind,
-    ) -> Result<bool, Violation> {
+    fn inflict(&mut self, number: usize, member: MemberId, kind: &Kind) -> Result<bool, Violation> {
         match kind {
             Kind::Crash => {
                 self.crash(member);
