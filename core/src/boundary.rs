@@ -76,7 +76,7 @@ pub enum Request {
     /// Answered with [`Response::ReadReady`] when this member has applied everything that was committed in the
     /// cluster when the request came: from then on a read of the view is linearizable.
     ReadIndex,
-    /// Renew a lease: answered by the leader only, without the log.
+    /// Renew a lease: answered by the leader only, without the log, once it has confirmed that it still leads.
     LeaseRenew(LeaseId),
     /// Remaining time of a lease and, if asked, its keys: answered by the leader only.
     LeaseTimeToLive {

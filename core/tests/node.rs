@@ -11,7 +11,9 @@ use quorate_core::boundary::{Config, Input, Output, Request, RequestIds, Respons
 use quorate_core::checkpoint::MemberRecord;
 use quorate_core::lease;
 use quorate_core::node::{LogContents, Node, Recovered, Status};
-use quorate_core::{ClusterId, Index, MemberId, RequestError, Term, Ticket, Time, WriteNumber};
+use quorate_core::{
+    ClusterId, Index, LeaseId, MemberId, RequestError, Term, Ticket, Time, WriteNumber,
+};
 use quorate_proto::{etcdserverpb as pb, raftpb};
 
 const TICK: Duration = Duration::from_millis(100);
@@ -242,6 +244,22 @@ impl Cluster {
         })
     }
 
+    fn grant(&mut self, id: u64, lease: i64, ttl: i64) -> u64 {
+        self.request(id, |ticket| {
+            let header = Some(pb::RequestHeader {
+                id: ticket,
+                ..Default::default()
+            });
+            let lease_grant = Some(pb::LeaseGrantRequest { id: lease, ttl });
+            let request = pb::InternalRaftRequest {
+                header,
+                lease_grant,
+                ..Default::default()
+            };
+            Request::Propose(Bytes::from(request.encode_to_vec()))
+        })
+    }
+
     fn answer(&mut self, ticket: u64) -> Result<Response, RequestError> {
         self.run_until("an answer", |cluster| cluster.answers.contains_key(&ticket));
         self.answers.remove(&ticket).unwrap()
@@ -395,21 +413,7 @@ fn a_request_without_a_quorum_times_out_with_etcds_error() {
 fn a_lease_ends_by_the_leaders_clock_and_takes_its_keys_along() {
     let mut cluster = Cluster::new(3);
     let leader = cluster.leader();
-    let grant = cluster.request(leader, |ticket| {
-        let header = Some(pb::RequestHeader {
-            id: ticket,
-            ..Default::default()
-        });
-        let lease_grant = Some(pb::LeaseGrantRequest { id: 77, ttl: 3 });
-        Request::Propose(Bytes::from(
-            pb::InternalRaftRequest {
-                header,
-                lease_grant,
-                ..Default::default()
-            }
-            .encode_to_vec(),
-        ))
-    });
+    let grant = cluster.grant(leader, 77, 3);
     cluster.answer(grant).unwrap();
     let put = cluster.request(leader, |ticket| {
         let header = Some(pb::RequestHeader {
@@ -447,6 +451,32 @@ fn a_lease_ends_by_the_leaders_clock_and_takes_its_keys_along() {
         cluster.now.since(granted) >= Duration::from_millis(2_900),
         "not before its time"
     );
+}
+
+#[test]
+fn a_leader_that_was_deposed_unawares_renews_nothing() {
+    let mut cluster = Cluster::new(3);
+    let old = cluster.leader();
+    let grant = cluster.grant(old, 77, 60);
+    cluster.answer(grant).unwrap();
+    let renewal = cluster.request(old, |_| Request::LeaseRenew(LeaseId(77)));
+    let renewed = Ok(Response::LeaseRenewed { ttl: 60 });
+    assert_eq!(cluster.answer(renewal), renewed, "who leads renews");
+
+    // It stands still for as long as the others need to elect another one, and wakes up cut off.
+    let stood_still = cluster.nodes.remove(&old).unwrap();
+    cluster.run_until("another leader", |cluster| {
+        cluster.nodes.values().any(Node::is_leader)
+    });
+    let others = std::mem::replace(&mut cluster.nodes, BTreeMap::from([(old, stood_still)]));
+    let late = cluster.request(old, |_| Request::LeaseRenew(LeaseId(77)));
+    cluster.flush(old);
+    assert!(cluster.nodes[&old].is_leader(), "it has not heard of it");
+    assert!(!cluster.answers.contains_key(&late));
+
+    // What it then hears makes it say that it is not the one to ask.
+    cluster.nodes.extend(others);
+    assert_eq!(cluster.answer(late), Err(RequestError::NotLeader));
 }
 
 #[test]

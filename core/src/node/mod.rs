@@ -16,6 +16,7 @@
 mod applying;
 mod check;
 mod recover;
+mod renewals;
 mod upkeep;
 mod waiting;
 
@@ -34,9 +35,9 @@ use crate::auth::{self, AuthView};
 use crate::boundary::{Config, Input, Output, Request, RequestIds, Response};
 use crate::consensus::{self, Consensus};
 use crate::error::RequestError;
-use crate::lease::Renewal;
 use crate::mvcc::View;
-use crate::types::{Index, LeaseId, MemberId, Revision, Term, Ticket, Time};
+use crate::types::{Index, MemberId, Revision, Term, Ticket, Time};
+use renewals::Renewals;
 use upkeep::{Checkpoints, Leadership, Upkeep};
 use waiting::{Proposals, Reads};
 
@@ -61,8 +62,8 @@ pub struct Node {
     proposals: Proposals,
     /// Linearizable reads without an answer.
     reads: Reads,
-    /// Renewals that wait for a revocation or a checkpoint of their lease: (ticket, lease, came at, asked to clear).
-    renewals: Vec<(Ticket, LeaseId, Time, bool)>,
+    /// Renewals without an answer. Each unconfirmed one is among the reads, too.
+    renewals: Renewals,
     /// Physical compactions whose rows are still being removed.
     compactions: Vec<(Ticket, Response)>,
     /// Leader changes.
@@ -152,7 +153,7 @@ impl Node {
             consensus: Consensus::new(&config, start),
             proposals: Proposals::default(),
             reads: Reads::default(),
-            renewals: Vec::new(),
+            renewals: Renewals::new(),
             compactions: Vec::new(),
             leadership: Leadership::new(now),
             upkeep: Upkeep::new(now),
@@ -290,7 +291,7 @@ impl Node {
         match request {
             Request::Propose(payload) => self.proposals.open(self.now, ticket, payload),
             Request::ReadIndex => self.reads.arrive(self.now, ticket),
-            Request::LeaseRenew(id) => self.renewals.push((ticket, id, self.now, false)),
+            Request::LeaseRenew(id) => self.on_renew(ticket, id),
             Request::LeaseTimeToLive { id, keys } => {
                 let answer = self.state.lessor.time_to_live(self.now, id, keys);
                 self.reply(ticket, answer.map(Response::LeaseTimeToLive));
@@ -358,28 +359,8 @@ impl Node {
 
     fn release_reads(&mut self) {
         for ticket in self.reads.release(self.state.index) {
-            self.reply(ticket, Ok(Response::ReadReady));
-        }
-    }
-
-    /// Tries each waiting renewal; those that must wait for the log stay.
-    fn retry_renewals(&mut self) {
-        for (ticket, id, came, asked) in std::mem::take(&mut self.renewals) {
-            match self.state.lessor.renew(self.now, id) {
-                Renewal::Renewed(ttl) => self.reply(ticket, Ok(Response::LeaseRenewed { ttl })),
-                Renewal::Unknown => self.reply(ticket, Ok(Response::LeaseRenewed { ttl: 0 })),
-                Renewal::NotLeader => self.reply(ticket, Err(RequestError::NotLeader)),
-                Renewal::Expired => self.renewals.push((ticket, id, came, asked)),
-                Renewal::ClearFirst(checkpoint) => {
-                    if !asked {
-                        let checkpoints = vec![checkpoint];
-                        self.propose_own(pb::InternalRaftRequest {
-                            lease_checkpoint: Some(pb::LeaseCheckpointRequest { checkpoints }),
-                            ..Default::default()
-                        });
-                    }
-                    self.renewals.push((ticket, id, came, true));
-                }
+            if !self.confirm_renewal(ticket) {
+                self.reply(ticket, Ok(Response::ReadReady));
             }
         }
     }

@@ -212,15 +212,11 @@ impl Node {
             .is_some_and(|oldest| oldest <= start_last)
         {
             for (ticket, _) in self.reads.expire(start_last) {
+                self.renewals.remove(&ticket);
                 self.reply(ticket, Err(RequestError::Timeout));
             }
         }
-        for index in (0..self.renewals.len()).rev() {
-            if self.renewals[index].2 <= start_last {
-                let (ticket, ..) = self.renewals.swap_remove(index);
-                self.reply(ticket, Err(RequestError::Timeout));
-            }
-        }
+        self.expire_renewals(start_last);
     }
 
     /// etcd's rule: a proposal that began while a leader was being lost and replaced failed because of that.

@@ -174,6 +174,18 @@ impl Reads {
         released
     }
 
+    /// Ends the waiting of one that has its answer from elsewhere.
+    pub(super) fn forget(&mut self, ticket: Ticket) {
+        let others = |&(other, _): &Read| other != ticket;
+        self.arrived.retain(others);
+        if let Some(attempt) = &mut self.attempt {
+            attempt.reads.retain(others);
+        }
+        for (_, reads) in &mut self.confirmed {
+            reads.retain(others);
+        }
+    }
+
     /// Ends the waiting of those that came at or before `start_last`.
     pub(super) fn expire(&mut self, start_last: Time) -> Vec<(Ticket, Time)> {
         let mut expired = Vec::new();
