@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use prost::Message as _;
+use quorate_proto::etcdserverpb as pb;
 use quorate_proto::raftpb::Entry;
 
 use crate::model::{Applied, Model};
@@ -17,6 +19,14 @@ pub struct Committed {
     pub revision: i64,
     /// The compact revision after it.
     pub compacted: i64,
+}
+
+impl Committed {
+    /// The lease that this entry asks to end.
+    pub fn revoked(&self) -> Option<i64> {
+        let request = pb::InternalRaftRequest::decode(self.entry.payload()).ok()?;
+        request.lease_revoke.map(|revoke| revoke.id)
+    }
 }
 
 /// All of them, from index 1 on.

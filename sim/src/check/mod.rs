@@ -5,6 +5,7 @@
 
 pub mod convergence;
 pub mod durability;
+pub mod lease;
 pub mod ledger;
 pub mod linearizability;
 pub mod lock;
@@ -102,6 +103,22 @@ pub const PROPERTIES: &[(&str, &str)] = &[
     (
         "watch.compacted",
         "only a watch below the compact revision is cancelled for it",
+    ),
+    (
+        "lease.never-early",
+        "a lease lasts for its TTL after the last acknowledged renewal, on the fastest clock",
+    ),
+    (
+        "lease.ends",
+        "after everything has healed each lease ends in bounded time",
+    ),
+    (
+        "lease.renewal",
+        "what is over, or never was, is not renewed",
+    ),
+    (
+        "lease.keys",
+        "the keys of a lease end with it, in one revision that does nothing else",
     ),
     (
         "lock.exclusive",

@@ -255,6 +255,7 @@ impl World {
         if let Call::LocalRead(request) = &call {
             return self.local_read(member, client, &call, request);
         }
+        self.note_lease_call(&call);
         let leader = self.leader();
         let machine = self.machines.get_mut(&member).expect("a member");
         let process = machine.process.as_mut().expect("a running member");
@@ -285,6 +286,7 @@ impl World {
             operation,
             call,
             floor: self.ledger.last(),
+            came_ns: self.now_ns,
         };
         process.open.insert(ticket, open);
         self.give(member, Input::Request { ticket, request });
@@ -357,6 +359,7 @@ impl World {
         if result.is_err() {
             self.count("request refused");
         }
+        self.judge_lease(&open, &result)?;
         let mut answer = match &result {
             Ok(response) => Answer::Done(response),
             Err(_) => Answer::Nothing,

@@ -1,14 +1,15 @@
 //! The end of a run: a part heals and must work, then everything heals and must be the same everywhere.
 //!
 //! ```text
-//!   Safety ──► (Liveness of a core, the rest as bad as it can be) ──► Settling ──► Imaging ──► over
+//!   Safety ──► (Liveness of a core, the rest as bad as it can be) ──► Settling ──► Imaging ──► Expiring ──► over
 //!                                                                         ▲           │
 //!                                                                         └───────────┘ power loss of all, if the run has that
 //! ```
 //!
 //! Settled means: all members (of the core) run and have applied everything, each of them has answered a new write and a
 //! new linearizable read, one of them leads and has done so for a while, no request is without an answer, every watch
-//! has heard everything. In the end all states are equal, and so are the checkpoints that all members write, byte by byte.
+//! has heard everything. In the end all states are equal, and so are the checkpoints that all members write, byte by byte;
+//! and the leases that are left, which nobody renews any more, end in time.
 //!
 //! The core may be excused only if the disks prove that it cannot work: too many of them hold something that is not what
 //! was written there.
@@ -60,6 +61,13 @@ pub(super) enum Stage {
         until_ns: u64,
         /// As in `Settling`.
         is_last: bool,
+    },
+    /// The leases that are left end.
+    Expiring {
+        /// The leader, and since when; a new one begins their time anew.
+        leader: (Option<MemberId>, u64),
+        /// They must have ended by then, whoever leads.
+        until_ns: u64,
     },
 }
 
@@ -221,6 +229,7 @@ impl World {
             Stage::Imaging { until_ns, is_last } => {
                 return self.compare_images(*until_ns, *is_last);
             }
+            Stage::Expiring { leader, until_ns } => return self.end_leases(leader.1, *until_ns),
             Stage::Settling {
                 core,
                 until_ns,
@@ -276,7 +285,7 @@ impl World {
         let now_ns = self.now_ns;
         // A leader may well be outside of the core, as long as the core is served.
         let present = self.leader();
-        if let Stage::Settling { leader, .. } = &mut self.stage
+        if let Stage::Settling { leader, .. } | Stage::Expiring { leader, .. } = &mut self.stage
             && leader.0 != present
         {
             *leader = (present, now_ns);
@@ -313,12 +322,30 @@ impl World {
         self.count("images compared");
         convergence::check_images(&mut self.facts, &images)?;
         if is_last {
-            return Ok(false);
+            let leader = (self.leader(), self.now_ns);
+            let until_ns = self.settling_until_ns() + 2 * self.leases.longest_ns();
+            self.stage = Stage::Expiring { leader, until_ns };
+            return self.end_leases(self.now_ns, until_ns);
         }
         self.lose_all_power()?;
         let members = self.machines.keys().copied().collect();
         self.begin_settling(members, true);
         Ok(true)
+    }
+
+    /// Nobody renews any more, so that all leases end.
+    fn end_leases(&mut self, since_ns: u64, until_ns: u64) -> Result<bool, Violation> {
+        let election_ns = self.options.election().as_nanos() as u64;
+        let all_ended =
+            self.leases
+                .check_ends(&mut self.facts, self.now_ns, since_ns, election_ns)?;
+        let in_time = all_ended || self.now_ns <= until_ns;
+        let missing = || "leases are left, and the leader changes all the time".to_owned();
+        self.facts.expect("converge.live", in_time, missing)?;
+        if !all_ended {
+            self.at(self.now_ns + LOOK_NS, Event::Settle);
+        }
+        Ok(!all_ended)
     }
 
     /// Asks each member that has not answered yet for a write and a read.

@@ -83,6 +83,8 @@ pub(super) struct OpenRequest {
     pub(super) call: Call,
     /// The last committed index when it came.
     pub(super) floor: u64,
+    /// When it came.
+    pub(super) came_ns: u64,
 }
 
 /// Work for the log's writer.

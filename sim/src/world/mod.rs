@@ -13,6 +13,7 @@
 mod clients;
 mod ending;
 mod faults;
+mod judging;
 mod life;
 mod machine;
 mod sessions;
@@ -29,6 +30,7 @@ use quorate_core::lease;
 use quorate_core::member::{cluster_id, member_id};
 use quorate_core::types::{ClusterId, MemberId};
 
+use crate::check::lease::Leases;
 use crate::check::ledger::Ledger;
 use crate::check::lock::Locks;
 use crate::check::raft::Raft;
@@ -76,6 +78,7 @@ pub struct World {
     ledger: Ledger,
     hashes: Hashes,
     locks: Locks,
+    leases: Leases,
     facts: Facts,
     counts: BTreeMap<&'static str, u64>,
     trace: Trace,
@@ -204,6 +207,7 @@ impl World {
             ledger: Ledger::new(Model::new(ttl_min)),
             hashes: Hashes::default(),
             locks: Locks::default(),
+            leases: Leases::default(),
             facts: Facts::new(),
             counts: BTreeMap::new(),
             trace: Trace::new(verbose),

@@ -51,7 +51,8 @@ impl World {
             return Ok(()); // Another turn came first, and has taken everything.
         }
         process.turn_at_ns = None;
-        process.applied_before = process.node.status().applied.0;
+        let applied_before = process.node.status().applied.0;
+        process.applied_before = applied_before;
         let inputs = std::mem::take(&mut process.inbox);
         if inputs.is_empty() || process.node.deadline() <= now {
             process.node.handle(now, Input::Wake);
@@ -69,6 +70,7 @@ impl World {
             }
         }
         self.observe(member, outputs.len())?;
+        self.judge_leases_of_turn(member, applied_before)?;
         let mut advanced = false;
         for output in outputs {
             advanced |= matches!(output, Output::StoreAdvanced);
