@@ -187,6 +187,20 @@ impl Load {
         }
     }
 
+    /// Sets the pace so that all clients together do about this many operations a second.
+    pub fn set_rate(&mut self, per_second: u64) {
+        let acting = |group: &&mut Group| !matches!(group.work, Work::Watch(_));
+        // Operations in a thousand seconds.
+        let now = self.groups.iter_mut().filter(acting).map(|group| {
+            let think_ns = group.think_ns.max(1);
+            1000 * SECOND * group.clients / think_ns
+        });
+        let now = now.sum::<u64>();
+        for group in self.groups.iter_mut().filter(acting) {
+            group.think_ns = group.think_ns * now / (1000 * per_second.max(1));
+        }
+    }
+
     /// A load of these groups.
     pub fn of(groups: Vec<Group>) -> Self {
         Self {
@@ -400,6 +414,10 @@ mod tests {
             clients: 4,
             ..Group::of(Work::Put)
         };
-        assert_eq!(group.with_rate(20).think_ns, 200 * MILLISECOND);
+        assert_eq!(group.clone().with_rate(20).think_ns, 200 * MILLISECOND);
+        let mut load = Load::of(vec![group.clone().with_rate(7), group.with_rate(3)]);
+        load.set_rate(20);
+        let rates = load.groups.iter().map(|it| 4 * SECOND / it.think_ns);
+        assert_eq!(rates.collect::<Vec<_>>(), [14, 6]);
     }
 }

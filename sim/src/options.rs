@@ -13,6 +13,9 @@ use crate::random::{Purpose, Stream};
 const MILLISECOND: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MILLISECOND;
 
+/// What clients of a standard run aim at, so that in spite of faults they come to twenty operations a second.
+const STANDARD_RATE: u64 = 30;
+
 /// Everything that makes one run different from another, besides its random streams.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -87,6 +90,21 @@ impl Options {
     /// The options of a seed, with faults.
     pub fn draw(seed: u64) -> Self {
         let mut options = Self::draw_calm(seed);
+        options.plan_swarm(seed);
+        options
+    }
+
+    /// The options of a seed for a cluster as people run it: three members with etcd's timers and twenty operations a
+    /// second, with faults. What the simulator's speed is measured with.
+    pub fn draw_standard(seed: u64) -> Self {
+        let mut options = Self::draw_calm(seed);
+        options.members = 3;
+        options.tick = Duration::from_millis(100);
+        options.election_ticks = 10;
+        options.request_timeout = Duration::from_secs(4);
+        options.safety_ns = 60 * SECOND;
+        options.load.groups[0].clients = 8;
+        options.load.set_rate(STANDARD_RATE);
         options.plan_swarm(seed);
         options
     }

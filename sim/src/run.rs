@@ -49,9 +49,14 @@ pub fn catch_panics() {
     }));
 }
 
-/// Runs a seed.
+/// Runs a seed with the options that it draws.
 pub fn run_seed(seed: u64, verbose: bool) -> SeedReport {
-    let run = AssertUnwindSafe(|| World::new(seed, Options::draw(seed), verbose).run());
+    run_options(seed, Options::draw(seed), verbose)
+}
+
+/// Runs a seed with these options.
+pub fn run_options(seed: u64, options: Options, verbose: bool) -> SeedReport {
+    let run = AssertUnwindSafe(|| World::new(seed, options, verbose).run());
     PANIC.set(Some(String::new()));
     let outcome = panic::catch_unwind(run);
     let said = PANIC.take().unwrap_or_default();

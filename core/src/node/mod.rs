@@ -271,6 +271,21 @@ impl Node {
         }
     }
 
+    /// The current term.
+    pub fn term(&self) -> Term {
+        self.consensus.term()
+    }
+
+    /// The commit index.
+    pub fn committed(&self) -> Index {
+        self.consensus.committed()
+    }
+
+    /// The index up to which the state has applied the log.
+    pub fn applied(&self) -> Index {
+        self.state.index
+    }
+
     /// Whether this member leads.
     pub fn is_leader(&self) -> bool {
         self.consensus.is_leader()

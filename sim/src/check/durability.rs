@@ -90,10 +90,10 @@ pub fn check_platter(
     options: &wal::Options,
     shadow: &Shadow,
 ) -> Result<(), Violation> {
-    let image = disk.durable_image();
     if shadow.durable.last() == 0 {
         return Ok(());
     }
+    let image = disk.durable_image_of(&options.directory);
     let recovered = wal::recover(image, options.clone())
         .map_err(|error| Violation::new("durable.platter", format!("{member:?}: {error}")))?;
     let base = recovered

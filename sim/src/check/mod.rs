@@ -14,8 +14,8 @@ pub mod shadow;
 pub mod state;
 pub mod watch;
 
-use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::LazyLock;
 
 /// A property that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,9 +150,55 @@ pub const PROPERTIES: &[(&str, &str)] = &[
     ),
 ];
 
-/// Facts compared so far, by property.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Facts(BTreeMap<&'static str, u64>);
+/// Facts compared so far, by property: a count for each row of [`PROPERTIES`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts([u64; PROPERTIES.len()]);
+
+/// Where the rows of [`PROPERTIES`] are found by name: facts are counted millions of times in a run.
+static ROWS: LazyLock<Rows> = LazyLock::new(Rows::new);
+
+/// An open hash table of rows; 0 is an empty slot, others are a row plus one.
+struct Rows([u8; Self::SLOTS]);
+
+impl Rows {
+    const SLOTS: usize = 256;
+
+    fn new() -> Self {
+        let mut slots = [0; Self::SLOTS];
+        for (row, (name, _)) in (1_u8..).zip(PROPERTIES) {
+            let mut slot = Self::slot(name);
+            while slots[slot] != 0 {
+                slot = (slot + 1) % Self::SLOTS;
+            }
+            slots[slot] = row;
+        }
+        Self(slots)
+    }
+
+    fn slot(name: &str) -> usize {
+        let mixed = name.bytes().fold(name.len(), |sum, byte| {
+            sum.wrapping_mul(31).wrapping_add(usize::from(byte))
+        });
+        (mixed ^ mixed >> 8) % Self::SLOTS
+    }
+
+    fn find(&self, name: &str) -> Option<usize> {
+        let mut slot = Self::slot(name);
+        loop {
+            let row = usize::from(self.0[slot]).checked_sub(1)?;
+            if PROPERTIES[row].0 == name {
+                return Some(row);
+            }
+            slot = (slot + 1) % Self::SLOTS;
+        }
+    }
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Violation {
     /// A violation of a property.
@@ -173,7 +219,7 @@ impl fmt::Display for Violation {
 impl Facts {
     /// No facts, of every property.
     pub fn new() -> Self {
-        Self(PROPERTIES.iter().map(|(name, _)| (*name, 0)).collect())
+        Self([0; PROPERTIES.len()])
     }
 
     /// Compares one fact.
@@ -183,8 +229,8 @@ impl Facts {
         holds: bool,
         detail: impl FnOnce() -> String,
     ) -> Result<(), Violation> {
-        let count = self.0.get_mut(property);
-        *count.expect("the property is in the table") += 1;
+        let row = ROWS.find(property).expect("the property is in the table");
+        self.0[row] += 1;
         if holds {
             Ok(())
         } else {
@@ -194,13 +240,14 @@ impl Facts {
 
     /// Counts by property.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.0.iter().map(|(name, count)| (*name, *count))
+        let names = PROPERTIES.iter().map(|(name, _)| *name);
+        names.zip(self.0.iter().copied())
     }
 
     /// Adds the facts of another run.
     pub fn add(&mut self, other: &Self) {
-        for (name, count) in other.iter() {
-            *self.0.entry(name).or_default() += count;
+        for (count, others) in self.0.iter_mut().zip(other.0) {
+            *count += others;
         }
     }
 }

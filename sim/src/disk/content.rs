@@ -1,7 +1,8 @@
 //! The content of one file: what a reader sees, and what a power loss would leave of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use super::sectors::Sectors;
 use crate::random::Stream;
 
 /// The unit in which written bytes survive a power loss.
@@ -15,13 +16,13 @@ pub(super) struct Content {
     /// What is on the platter.
     durable: Vec<u8>,
     /// Sectors of `current` that were written since the last sync.
-    dirty: BTreeSet<usize>,
+    dirty: Sectors,
     /// Sectors of `durable` that the disk spoilt, as they should be.
     truth: BTreeMap<usize, Spoilt>,
     /// Counts syncs that had something to write.
     syncs: u64,
     /// The sectors that the last of them wrote.
-    last_synced: BTreeSet<usize>,
+    last_synced: Sectors,
 }
 
 /// A sector that is not what it should be.
@@ -136,7 +137,7 @@ impl Content {
     /// batch looks as if that had never been written; no reader of this file alone could tell.
     pub(super) fn sectors_to_rot(&self) -> Vec<usize> {
         let mut sectors = self.sectors_in_use();
-        sectors.retain(|sector| !self.last_synced.contains(sector));
+        sectors.retain(|sector| !self.last_synced.contains(*sector));
         sectors
     }
 
@@ -158,7 +159,7 @@ impl Content {
             self.durable[sector * SECTOR_BYTES] ^= 1;
         }
         self.spoil(sector, before, Spoiling::Rotten);
-        if !self.dirty.contains(&sector) {
+        if !self.dirty.contains(sector) {
             let rotten = self.platter_sector(sector).to_vec();
             put(&mut self.current, sector, &rotten);
         } else if let Some(spoilt) = self.truth.get_mut(&sector) {
@@ -200,7 +201,7 @@ impl Content {
             self.grow(length);
         } else {
             self.current.truncate(length);
-            self.dirty.split_off(&length.div_ceil(SECTOR_BYTES));
+            self.dirty.truncate(length.div_ceil(SECTOR_BYTES));
         }
     }
 
@@ -215,13 +216,13 @@ impl Content {
     fn mark(&mut self, start: usize, end: usize) {
         if start < end {
             self.dirty
-                .extend(start / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES));
+                .insert(start / SECTOR_BYTES, end.div_ceil(SECTOR_BYTES));
         }
     }
 
     /// A sync that promises everything and loses, or misdirects, one of the sectors. `false` when there was none.
     pub(super) fn sync_astray(&mut self, stream: &mut Stream, astray: Astray) -> bool {
-        let dirty: Vec<_> = self.dirty.iter().copied().collect();
+        let dirty: Vec<_> = self.dirty.iter().collect();
         if dirty.is_empty() {
             self.sync();
             return false;
@@ -252,14 +253,16 @@ impl Content {
     }
 
     pub(super) fn sync(&mut self) {
-        if !self.dirty.is_empty() {
-            self.syncs += 1;
-            self.last_synced.clone_from(&self.dirty);
-        }
         self.durable.resize(self.current.len(), 0);
-        for sector in std::mem::take(&mut self.dirty) {
+        let dirty = std::mem::take(&mut self.dirty);
+        if dirty.is_empty() {
+            return;
+        }
+        for sector in dirty.iter() {
             self.write_back(sector, SECTOR_BYTES);
         }
+        self.syncs += 1;
+        self.last_synced = dirty;
     }
 
     /// A sync that did not work: some sectors reached the platter, and the page cache takes all for clean.
@@ -267,8 +270,8 @@ impl Content {
         if stream.chance(500_000) {
             self.durable.resize(self.current.len(), 0);
         }
-        let survival = Survival::draw(stream, self.dirty.len() as u64);
-        for (position, sector) in (0..).zip(self.dirty.clone()) {
+        let survival = Survival::draw(stream, self.dirty.len());
+        for (position, sector) in (0..).zip(self.dirty.clone().iter()) {
             if survival.keeps(stream, position) {
                 self.write_back(sector, SECTOR_BYTES);
             }
@@ -338,8 +341,8 @@ impl Content {
         if stream.chance(500_000) {
             self.durable.resize(self.current.len(), 0);
         }
-        let survival = Survival::draw(stream, self.dirty.len() as u64);
-        for (position, sector) in (0..).zip(std::mem::take(&mut self.dirty)) {
+        let survival = Survival::draw(stream, self.dirty.len());
+        for (position, sector) in (0..).zip(std::mem::take(&mut self.dirty).iter()) {
             if survival.keeps(stream, position) {
                 self.write_back(sector, SECTOR_BYTES);
             } else if stream.chance(torn_ppm) && sector * SECTOR_BYTES < self.durable.len() {

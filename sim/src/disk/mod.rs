@@ -21,6 +21,7 @@
 
 mod content;
 mod names;
+mod sectors;
 #[cfg(test)]
 mod tests;
 
@@ -153,6 +154,7 @@ impl SimDisk {
         platter.fail_sync = false;
         platter.astray = None;
         platter.fuse = None;
+        platter.tree.forget_removed();
         let process = platter.process;
         drop(platter);
         Self {
@@ -279,9 +281,14 @@ impl SimDisk {
 
     /// A copy of what is on the platter, on a disk without faults.
     pub fn durable_image(&self) -> Self {
+        self.durable_image_of("")
+    }
+
+    /// The same, of the files whose paths begin so; the others are there and empty.
+    pub fn durable_image_of(&self, prefix: &str) -> Self {
         let platter = self.platter.borrow();
         let image = Self::new(platter.stream.clone(), DiskFaults::default());
-        image.platter.borrow_mut().tree = platter.tree.durable_only();
+        image.platter.borrow_mut().tree = platter.tree.durable_only(prefix);
         image
     }
 

@@ -219,24 +219,44 @@ impl Tree {
         })
     }
 
-    /// The tree as only what is synced makes it.
-    pub(super) fn durable_only(&self) -> Self {
+    /// The tree as only what is synced makes it, with the content of the files whose paths begin with `prefix`.
+    pub(super) fn durable_only(&self, prefix: &str) -> Self {
         let mut items = BTreeMap::new();
         for (&inode, item) in &self.items {
-            let item = match item {
-                Item::File(content) => Item::File(content.durable_only()),
-                Item::Directory(directory) => Item::Directory(Directory {
+            if let Item::Directory(directory) = item {
+                let directory = Directory {
                     current: directory.durable.clone(),
                     durable: directory.durable.clone(),
-                }),
+                };
+                items.insert(inode, Item::Directory(directory));
+            }
+        }
+        for (path, inode) in self.durable_files() {
+            let content = match self.file(inode) {
+                Some(content) if path.starts_with(prefix) => content.durable_only(),
+                _ => Content::default(),
             };
-            items.insert(inode, item);
+            items.insert(inode, Item::File(content));
         }
         Self {
             items,
             next: self.next,
             pending: Vec::new(),
         }
+    }
+
+    /// Nobody has a file open: those that no name leads to now, nor would after a power loss, are gone.
+    pub(super) fn forget_removed(&mut self) {
+        let mut named = BTreeSet::from([ROOT]);
+        for item in self.items.values() {
+            if let Item::Directory(directory) = item {
+                named.extend(directory.current.values());
+                named.extend(directory.durable.values());
+            }
+        }
+        let changes = self.pending.iter().flat_map(|change| &change.entries);
+        named.extend(changes.filter_map(|(_, _, inode)| *inode));
+        self.items.retain(|inode, _| named.contains(inode));
     }
 
     /// The directory and last name of a path.

@@ -121,6 +121,7 @@ impl World {
         if !self.is_safety() {
             return;
         }
+        self.count("operation");
         let now_ns = self.now_ns;
         let member = self.choose_member(number);
         let client = &mut self.clients[number];

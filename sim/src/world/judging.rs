@@ -35,7 +35,7 @@ impl World {
         self.leases.on_rate(machine.clock.rate());
         self.leases
             .follow(&mut self.facts, self.now_ns, &self.ledger)?;
-        let applied = process.node.status().applied.0;
+        let applied = process.node.applied().0;
         if applied <= before {
             return Ok(());
         }

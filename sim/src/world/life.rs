@@ -19,6 +19,9 @@ use crate::check::durability::Found;
 use crate::disk::SimDisk;
 use crate::random::mix;
 
+/// Restarts after which the platter is read once more, in a million.
+const AUDIT_PLATTER_PPM: u32 = 150_000;
+
 /// What a member begins with.
 struct Beginning {
     recovered: Recovered,
@@ -87,7 +90,10 @@ impl World {
         }
         self.start_process(member, beginning);
         self.turn_at(member, self.now_ns + 1_000);
-        self.audit_platter(member)
+        if self.audit.chance(AUDIT_PLATTER_PPM) {
+            self.audit_platter(member)?;
+        }
+        Ok(())
     }
 
     /// What the server's bootstrap does: the log and the image that are there, or a new log.
@@ -161,6 +167,7 @@ impl World {
             hub: Hub::new(hub_config),
             inbox: Vec::new(),
             turn_at_ns: None,
+            turns_queued: Vec::new(),
             log_work: Vec::new(),
             log_is_busy: false,
             checkpoint: None,

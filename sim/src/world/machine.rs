@@ -58,6 +58,8 @@ pub(super) struct Process {
     pub(super) inbox: Vec<Input>,
     /// When the next turn is, if it is known.
     pub(super) turn_at_ns: Option<u64>,
+    /// When turns are queued, that one and others that will find nothing to do.
+    pub(super) turns_queued: Vec<u64>,
     /// Work for the log's writer.
     pub(super) log_work: Vec<LogWork>,
     pub(super) log_is_busy: bool,

@@ -16,14 +16,14 @@ mod faults;
 mod judging;
 mod life;
 mod machine;
+mod queue;
 mod sessions;
 mod storage;
 mod turn;
 mod watchers;
 mod workload;
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 
 use quorate_core::checkpoint::MemberRecord;
 use quorate_core::lease;
@@ -47,6 +47,7 @@ use clients::Client;
 use ending::Stage;
 use faults::FaultState;
 use machine::{LogStage, Machine};
+use queue::Queue;
 use watchers::Watcher;
 
 /// Events that a run may have; a run with more is one that does not end.
@@ -57,8 +58,7 @@ pub struct World {
     seed: u64,
     options: Options,
     now_ns: u64,
-    queue: BinaryHeap<Reverse<Scheduled>>,
-    scheduled: u64,
+    queue: Queue<Event>,
     cluster: ClusterId,
     /// The first members, as each of them is told.
     founders: Vec<MemberRecord>,
@@ -151,33 +151,6 @@ enum Doing {
     Pull(usize),
 }
 
-#[derive(Debug)]
-struct Scheduled {
-    at_ns: u64,
-    number: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (self.at_ns, self.number).cmp(&(other.at_ns, other.number))
-    }
-}
-
 impl World {
     /// The run of a seed with these options, before its first event.
     pub fn new(seed: u64, options: Options, verbose: bool) -> Self {
@@ -189,8 +162,7 @@ impl World {
             .map(|(number, &id)| (id, Machine::new(seed, number, &options)));
         let mut world = Self {
             now_ns: 0,
-            queue: BinaryHeap::new(),
-            scheduled: 0,
+            queue: Queue::default(),
             cluster: cluster_id(&ids),
             machines: machines.collect(),
             network: Network::new(seed, options.network),
@@ -293,7 +265,7 @@ impl World {
 
     /// One event. `false` when the run is over.
     fn step(&mut self) -> Result<bool, Violation> {
-        let Some(Reverse(Scheduled { at_ns, event, .. })) = self.queue.pop() else {
+        let Some((at_ns, event)) = self.queue.pop() else {
             return Err(Violation::new(
                 "converge.live",
                 "nothing will ever happen again",
@@ -347,14 +319,7 @@ impl World {
 
     /// Queues an event.
     fn at(&mut self, at_ns: u64, event: Event) {
-        self.scheduled += 1;
-        let number = self.scheduled;
-        let at_ns = at_ns.max(self.now_ns);
-        self.queue.push(Reverse(Scheduled {
-            at_ns,
-            number,
-            event,
-        }));
+        self.queue.push(at_ns.max(self.now_ns), event);
     }
 
     /// Queues something in the present process of a member.

@@ -15,7 +15,7 @@ use crate::network::Delivery;
 /// Turns after which the whole content is compared, in a million.
 const AUDIT_CONTENT_PPM: u32 = 5_000;
 /// Turns after which the platter is read, in a million.
-const AUDIT_PLATTER_PPM: u32 = 2_000;
+const AUDIT_PLATTER_PPM: u32 = 300;
 /// A message that could not be delivered is noticed so often, in a million.
 const UNREACHABLE_PPM: u32 = 300_000;
 
@@ -38,7 +38,11 @@ impl World {
         let process = machine.process.as_mut().expect("a running member");
         if process.turn_at_ns.is_none_or(|planned| at_ns < planned) {
             process.turn_at_ns = Some(at_ns);
-            self.in_process(at_ns, member, Doing::Turn);
+            // The next tick is planned by every turn before it; once is enough.
+            if !process.turns_queued.contains(&at_ns) {
+                process.turns_queued.push(at_ns);
+                self.in_process(at_ns, member, Doing::Turn);
+            }
         }
     }
 
@@ -47,11 +51,12 @@ impl World {
         let machine = self.machines.get_mut(&member).expect("a member");
         let now = machine.clock.read(now_ns);
         let process = machine.process.as_mut().expect("a running member");
+        process.turns_queued.retain(|queued| *queued > now_ns);
         if process.turn_at_ns.is_none_or(|planned| planned > now_ns) {
             return Ok(()); // Another turn came first, and has taken everything.
         }
         process.turn_at_ns = None;
-        let applied_before = process.node.status().applied.0;
+        let applied_before = process.node.applied().0;
         process.applied_before = applied_before;
         let inputs = std::mem::take(&mut process.inbox);
         if inputs.is_empty() || process.node.deadline() <= now {
@@ -91,11 +96,10 @@ impl World {
             .process
             .as_ref()
             .expect("a running member");
-        let status = process.node.status();
         let position = Position {
-            term: status.term.0,
-            committed: status.committed.0,
-            applied: status.applied.0,
+            term: process.node.term().0,
+            committed: process.node.committed().0,
+            applied: process.node.applied().0,
             leads: process.node.is_leader(),
         };
         let before = self.raft.position(member);
