@@ -4,6 +4,7 @@
 //! its rounds. Two clients are used: one that costs almost nothing (`raw`), which shows the server, and tonic's own
 //! (`ordinary`), which shows what a usual program gets on the same cores.
 
+pub(crate) mod load;
 mod ordinary;
 mod process;
 mod raw;
@@ -301,7 +302,7 @@ fn round(
     let until = Instant::now() + duration;
     let cpu = subject.cpu_seconds();
     let each = in_flight / usize::try_from(connections).expect("few connections");
-    let seen = load(subject, work, connections, options.keys, each, |_| until)?;
+    let seen = load(subject, work, connections, options.keys, each, until)?;
     Ok(figures_of(&seen, duration, subject.cpu_seconds() - cpu))
 }
 
@@ -315,54 +316,23 @@ fn fill(options: &Options, subject: &Subject) -> Result<f64, String> {
         options.connections,
         options.keys,
         64,
-        |_| far,
+        far,
     )?;
     Ok(began.elapsed().as_secs_f64())
 }
 
-/// The cheap client: a thread for each connection.
+/// The cheap client's load on a subject.
 fn load(
     subject: &Subject,
     work: Work,
     connections: u64,
     keys: u64,
     in_flight: usize,
-    until: impl Fn(u64) -> Instant,
+    until: Instant,
 ) -> Result<Histogram<u64>, String> {
     let address = subject.address();
-    let results: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..connections)
-            .map(|number| {
-                let (address, until) = (address.as_str(), until(number));
-                let mut requests = work.requests(number, connections, keys);
-                let count = match work {
-                    Work::Fill => work::fill_requests(keys, connections, number),
-                    _ => u64::MAX,
-                };
-                scope.spawn(move || {
-                    raw::run(address, work.path(), in_flight, until, count, &mut requests)
-                })
-            })
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().expect("no panic"))
-            .collect()
-    });
-    let mut latency = Histogram::new_with_bounds(1, 60_000_000, 3).expect("legal bounds");
-    for seen in results {
-        let seen = seen.map_err(|error| format!("{} at {address}: {error}", subject.name))?;
-        if seen.refused > 0 {
-            return Err(format!(
-                "{} refused {} of {} requests",
-                subject.name,
-                seen.refused,
-                seen.answered + seen.refused
-            ));
-        }
-        latency.add(seen.latency).expect("equal bounds");
-    }
-    Ok(latency)
+    load::drive(&address, work, connections, keys, in_flight, until)
+        .map_err(|error| format!("{} at {address}: {error}", subject.name))
 }
 
 fn figures_of(latency: &Histogram<u64>, duration: Duration, cpu_seconds: f64) -> Figures {
