@@ -6,7 +6,7 @@
 //! [`Bytes`], while records of a chunk that is still filled are copied out.
 //!
 //! ```text
-//! chunk   headers  [previous, main, sub, offset] [..] [..]        24 B a row, mutable (chains are cut, rows move)
+//! chunk   headers  [previous, main, sub, offset] [..] [..]        16 B a row, mutable (chains are cut, rows move)
 //!         bytes    KeyValue KeyValue KeyValue                      about 256 KiB, then sealed
 //! ```
 
@@ -18,34 +18,41 @@ use super::record;
 const CHUNK_BYTES: usize = if cfg!(test) { 2 << 10 } else { 256 << 10 };
 /// A record this long gets a chunk of its own, so that little of a chunk is ever left unused.
 pub(super) const LONE_RECORD_BYTES: usize = if cfg!(test) { 256 } else { 32 << 10 };
-/// Bounds the headers of a chunk of tiny records.
-const CHUNK_ROWS_MAX: usize = 8192;
+/// Bits of a location that say which row of its chunk it is.
+const SLOT_BITS: u32 = 10;
+/// Rows of a chunk: with records of 256 bytes and more it is the bytes that fill it.
+const CHUNK_ROWS_MAX: usize = 1 << SLOT_BITS;
+/// The last chunk's number is part of no location but [`Location::NONE`]. That many chunks hold 512 GiB of records
+/// that are short but not tiny, 64 GiB of the shortest that have a chunk of their own, or two thousand million rows.
+const CHUNKS_MAX: usize = (1 << (31 - SLOT_BITS)) - 1;
 
-const TOMBSTONE: u64 = 1 << 63;
+const TOMBSTONE: u32 = 1 << 31;
 const KEPT: u32 = 1 << 31;
 
 /// Where a row is, and whether it is a tombstone: that is asked so often that it must not cost a look at the row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Location(u64);
+pub(super) struct Location(u32);
 
 impl Location {
     /// No row.
-    pub(super) const NONE: Self = Self(u64::MAX);
+    pub(super) const NONE: Self = Self(u32::MAX);
 
     fn new(chunk: usize, slot: usize, tombstone: bool) -> Self {
         assert!(
-            chunk < (1 << 31) - 1 && slot < CHUNK_ROWS_MAX,
-            "chunk {chunk}, slot {slot}"
+            chunk < CHUNKS_MAX,
+            "the store has {chunk} chunks, more than it can hold"
         );
-        Self((chunk as u64) << 32 | slot as u64 | if tombstone { TOMBSTONE } else { 0 })
+        assert!(slot < CHUNK_ROWS_MAX, "slot {slot} of chunk {chunk}");
+        let place = (chunk as u32) << SLOT_BITS | slot as u32;
+        Self(place | if tombstone { TOMBSTONE } else { 0 })
     }
 
     pub(super) fn chunk(self) -> usize {
-        (self.0 >> 32 & 0x7fff_ffff) as usize
+        ((self.0 & !TOMBSTONE) >> SLOT_BITS) as usize
     }
 
     pub(super) fn slot(self) -> usize {
-        (self.0 & 0xffff_ffff) as usize
+        self.0 as usize % CHUNK_ROWS_MAX
     }
 
     pub(super) fn is_tombstone(self) -> bool {
@@ -68,7 +75,8 @@ pub(super) enum Lane {
 struct Header {
     /// The row of the same key before this one.
     previous: Location,
-    main: i64,
+    /// Main revision, counted from the chunk's base.
+    main: i32,
     /// Sub revision; the top bit marks a row that the running compaction keeps.
     sub: u32,
     offset: u32,
@@ -88,6 +96,8 @@ struct Chunk {
     rows: usize,
     /// Bytes of the rows that the running compaction keeps.
     kept_bytes: usize,
+    /// The main revision of the first row.
+    main_base: i64,
     main_max: i64,
 }
 
@@ -109,7 +119,12 @@ impl Chunk {
 
     fn seal(&mut self) {
         if let Data::Filling(bytes) = &mut self.data {
-            self.data = Data::Sealed(Bytes::from(std::mem::take(bytes)));
+            let mut bytes = std::mem::take(bytes);
+            if bytes.len() < bytes.capacity() / 8 * 7 {
+                // Tiny records fill the headers first.
+                bytes.shrink_to_fit();
+            }
+            self.data = Data::Sealed(Bytes::from(bytes));
             self.headers.shrink_to_fit();
         }
     }
@@ -123,6 +138,8 @@ pub(super) struct Arena {
     gone: Vec<usize>,
     /// The chunk of each lane that is being filled.
     filling: [Option<usize>; 2],
+    /// Rows of the chunk of each lane that was filled last: its next one will have about as many.
+    filled_rows: [usize; 2],
 }
 
 impl Arena {
@@ -134,7 +151,7 @@ impl Arena {
         len_max: usize,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Location {
-        let number = self.chunk_for(lane, len_max);
+        let number = self.chunk_for(lane, len_max, row.main);
         let chunk = self.chunks[number]
             .as_mut()
             .expect("the chunk being filled is there");
@@ -152,7 +169,7 @@ impl Arena {
 
     /// Adds a row with a long record, in a chunk of its own and without copying it.
     pub(super) fn append_lone(&mut self, row: NewRow, encoded: Bytes) -> Location {
-        let number = self.place(Chunk::new(Data::Sealed(encoded)));
+        let number = self.place(Chunk::new(Data::Sealed(encoded), row.main));
         let chunk = self.chunks[number].as_mut().expect("just placed");
         let location = push_header(chunk, number, row, 0);
         chunk.headers.shrink_to_fit();
@@ -190,13 +207,16 @@ impl Arena {
     }
 
     pub(super) fn main(&self, location: Location) -> i64 {
-        self.header(location).main
+        let chunk = self.chunk(location);
+        chunk.main_base + i64::from(chunk.headers[location.slot()].main)
     }
 
     /// Main and sub revision.
     pub(super) fn revision(&self, location: Location) -> (i64, i64) {
-        let header = self.header(location);
-        (header.main, i64::from(header.sub & !KEPT))
+        let chunk = self.chunk(location);
+        let header = &chunk.headers[location.slot()];
+        let main = chunk.main_base + i64::from(header.main);
+        (main, i64::from(header.sub & !KEPT))
     }
 
     pub(super) fn previous(&self, location: Location) -> Location {
@@ -275,25 +295,28 @@ impl Arena {
         self.chunks.iter().flatten().map(chunk_bytes).sum()
     }
 
-    fn chunk_for(&mut self, lane: Lane, len_max: usize) -> usize {
+    fn chunk_for(&mut self, lane: Lane, len_max: usize, main: i64) -> usize {
         if let Some(number) = self.filling[lane as usize] {
             let chunk = self.chunks[number]
                 .as_mut()
                 .expect("the chunk being filled is there");
-            if chunk.bytes().len() + len_max <= CHUNK_BYTES && chunk.headers.len() < CHUNK_ROWS_MAX
-            {
+            if chunk.has_room(len_max, main) {
                 return number;
             }
             chunk.seal();
             self.filling[lane as usize] = None;
+            self.filled_rows[lane as usize] = chunk.headers.len();
             if chunk.rows == 0 {
                 self.chunks[number] = None;
                 self.gone.push(number);
             }
         }
-        let number = self.place(Chunk::new(Data::Filling(Vec::with_capacity(
-            CHUNK_BYTES.max(len_max),
-        ))));
+        let data = Data::Filling(Vec::with_capacity(CHUNK_BYTES.max(len_max)));
+        let mut chunk = Chunk::new(data, main);
+        // Allocators do not take back the rest of a list that has doubled a little too far.
+        let rows = self.filled_rows[lane as usize];
+        chunk.headers.reserve_exact(rows + rows / 64);
+        let number = self.place(chunk);
         self.filling[lane as usize] = Some(number);
         number
     }
@@ -338,14 +361,28 @@ pub(super) struct NewRow {
 }
 
 impl Chunk {
-    fn new(data: Data) -> Self {
+    /// An empty chunk whose first row will have this main revision.
+    fn new(data: Data, main_base: i64) -> Self {
         Self {
             data,
             headers: Vec::new(),
             rows: 0,
             kept_bytes: 0,
+            main_base,
             main_max: i64::MIN,
         }
+    }
+
+    /// Whether a record of at most this length may come next.
+    fn has_room(&self, len_max: usize, main: i64) -> bool {
+        self.bytes().len() + len_max <= CHUNK_BYTES
+            && self.headers.len() < CHUNK_ROWS_MAX
+            && self.relative(main).is_some()
+    }
+
+    /// A main revision as headers hold it; `None` if it is too far from the others.
+    fn relative(&self, main: i64) -> Option<i32> {
+        i32::try_from(main.checked_sub(self.main_base)?).ok()
     }
 }
 
@@ -353,10 +390,11 @@ fn push_header(chunk: &mut Chunk, number: usize, row: NewRow, offset: usize) -> 
     let sub = u32::try_from(row.sub).expect("a transaction has less than 2^31 changes");
     assert!(sub & KEPT == 0, "a transaction has less than 2^31 changes");
     let offset = u32::try_from(offset).expect("a chunk is shorter than 4 GiB");
+    let main = chunk.relative(row.main).expect("the chunk has room for it");
     let location = Location::new(number, chunk.headers.len(), row.tombstone);
     chunk.headers.push(Header {
         previous: row.previous,
-        main: row.main,
+        main,
         sub,
         offset,
     });
