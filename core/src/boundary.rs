@@ -255,7 +255,7 @@ pub struct Config {
     pub learners_max: usize,
     /// Feature gate LeaseCheckpoint.
     pub lease_checkpoint: bool,
-    /// Write a checkpoint when the log since the last one exceeds both this and the size of the data, in bytes.
+    /// Write a checkpoint when the log since the last one exceeds both this and what the data were then, in bytes.
     pub checkpoint_bytes_min: u64,
     /// Entries kept in memory behind the slowest follower, in bytes; older ones are read from the log on disk.
     pub log_bytes_in_memory_max: usize,

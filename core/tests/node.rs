@@ -36,6 +36,9 @@ struct Cluster {
     unreported: Vec<(u64, WriteNumber)>,
     next_ticket: u64,
     log_bytes_in_memory_max: usize,
+    checkpoint_bytes_min: u64,
+    /// The applied index of each checkpoint that any member asked for.
+    checkpoints: Vec<Index>,
 }
 
 fn member(id: u64) -> MemberRecord {
@@ -61,6 +64,8 @@ impl Cluster {
             unreported: Vec::new(),
             next_ticket: 1 << 32,
             log_bytes_in_memory_max: 1 << 20,
+            checkpoint_bytes_min: u64::MAX,
+            checkpoints: Vec::new(),
         };
         for id in 1..=size {
             let recovered = Recovered::fresh(&members, lease::Config::default());
@@ -87,7 +92,7 @@ impl Cluster {
             quota_bytes: 1 << 30,
             learners_max: 1,
             lease_checkpoint: false,
-            checkpoint_bytes_min: u64::MAX,
+            checkpoint_bytes_min: self.checkpoint_bytes_min,
             log_bytes_in_memory_max: self.log_bytes_in_memory_max,
             request_timeout: Duration::from_secs(7),
             name: format!("m{id}"),
@@ -190,8 +195,13 @@ impl Cluster {
                     .handle(self.now, Input::EntriesRead { first, entries });
             }
             Output::Stop(reason) => panic!("member {id} stopped: {reason}"),
-            Output::Checkpoint(_) | Output::StoreAdvanced | Output::Token(_) | Output::Peers(_) => {
+            Output::Checkpoint(job) => {
+                let index = job.index();
+                self.checkpoints.push(index);
+                let done = Input::Checkpointed { index, done: true };
+                self.nodes.get_mut(&id).unwrap().handle(self.now, done);
             }
+            Output::StoreAdvanced | Output::Token(_) | Output::Peers(_) => {}
         }
     }
 
@@ -364,6 +374,27 @@ fn a_lost_leader_is_replaced_and_its_follower_catches_up_from_the_disk() {
         cluster.read(first, "key199").as_deref(),
         Some("some value that takes some room in the log")
     );
+}
+
+#[test]
+fn while_keys_are_only_added_the_log_after_the_checkpoint_stays_short() {
+    let mut cluster = Cluster::new(1);
+    cluster.checkpoint_bytes_min = 2_000;
+    cluster.restart(1);
+    let value = "some value that takes some room in the log and as much in the store";
+    let count = 500;
+    for number in 0..count {
+        let ticket = cluster.put(1, &format!("key{number}"), value);
+        cluster.answer(ticket).unwrap();
+    }
+    let applied = cluster.status(1).applied;
+    let last = cluster.checkpoints.last().expect("a checkpoint");
+    assert!(
+        applied.0 - last.0 < count / 2,
+        "{applied:?} is replayed from {last:?}"
+    );
+    // Each covers half as much again as the one before.
+    assert!(cluster.checkpoints.len() < 20, "{:?}", cluster.checkpoints);
 }
 
 #[test]

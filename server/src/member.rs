@@ -21,6 +21,7 @@ use crate::config::{Config, texts};
 use crate::driver::clock::Clock;
 use crate::driver::consensus::{Consensus, Exits};
 use crate::driver::queue::Queue;
+use crate::driver::stepwise::Stepwise;
 use crate::driver::{checkpointer, log_writer};
 use crate::host::{self, SharedDisk, Thread};
 use crate::http::Pages;
@@ -42,7 +43,7 @@ const IO_CORES_MAX: usize = 4;
 pub struct Tuning {
     /// The allocated size of a log segment.
     pub segment_bytes: u64,
-    /// A checkpoint is written when the log since the last one exceeds this and the size of the data.
+    /// A checkpoint is written when the log since the last one exceeds this and what the data were then.
     pub checkpoint_bytes_min: u64,
     /// Entries kept in memory for followers; older ones are read from the log.
     pub log_bytes_in_memory_max: usize,
@@ -237,7 +238,7 @@ impl Driver {
         let writer =
             log_writer::Writer::new(wal, disk.clone(), Arc::clone(&inbox), Arc::clone(&state));
         let checkpointer = checkpointer::Checkpointer {
-            disk,
+            disk: Stepwise(disk),
             inbox: Arc::clone(&inbox),
             state,
         };

@@ -34,8 +34,14 @@ impl Node {
                 return self.stop(error.to_string());
             }
         }
-        self.consensus
-            .on_applied(last, self.config.log_bytes_in_memory_max);
+        // Without others nobody asks for entries: one that joins is served from the disk at first.
+        let is_alone = self.state.membership.members().count() <= 1;
+        let window_bytes_max = if is_alone {
+            0
+        } else {
+            self.config.log_bytes_in_memory_max
+        };
+        self.consensus.on_applied(last, window_bytes_max);
     }
 
     fn apply_entry(&mut self, entry: &eraftpb::Entry) -> Result<(), ApplyError> {

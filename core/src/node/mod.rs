@@ -157,7 +157,7 @@ impl Node {
             compactions: Vec::new(),
             leadership: Leadership::new(now),
             upkeep: Upkeep::new(now),
-            checkpoints: Checkpoints::new(state.index),
+            checkpoints: Checkpoints::new(state.index, state.store.size_bytes()),
             ids: config.request_ids.clone(),
             now,
             tick_due: now.after(config.tick),

@@ -73,6 +73,8 @@ pub(super) struct Checkpoints {
     pub(super) last: Index,
     /// Bytes of entries applied since the newest one began.
     pub(super) bytes_since: u64,
+    /// How large the data were by then.
+    data_bytes: u64,
     /// The one being written.
     pub(super) in_flight: Option<SnapshotRecord>,
     /// Requests for one.
@@ -80,10 +82,11 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    pub(super) fn new(last: Index) -> Self {
+    pub(super) fn new(last: Index, data_bytes: u64) -> Self {
         Self {
             last,
             bytes_since: 0,
+            data_bytes,
             in_flight: None,
             waiting: Vec::new(),
         }
@@ -358,14 +361,17 @@ impl Node {
             }
             return;
         }
+        // Measured by the data of the last checkpoint, not by those of now: while keys are only added, both grow alike,
+        // and the log would never catch up.
         let bytes_due = self
-            .config
-            .checkpoint_bytes_min
-            .max(self.state.store.size_bytes());
+            .checkpoints
+            .data_bytes
+            .max(self.config.checkpoint_bytes_min);
         if self.checkpoints.bytes_since < bytes_due && self.checkpoints.waiting.is_empty() {
             return;
         }
         self.checkpoints.bytes_since = 0;
+        self.checkpoints.data_bytes = self.state.store.size_bytes();
         self.checkpoints.in_flight = Some(SnapshotRecord {
             index: self.state.index,
             term: self.state.term,

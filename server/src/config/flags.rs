@@ -180,7 +180,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     member("listen-client-urls", Urls, "http://localhost:2379", Works, "Where to listen for clients: gRPC, and HTTP unless --listen-client-http-urls is given."),
     member("listen-client-http-urls", Urls, "", Works, "Where to listen for HTTP alone; takes HTTP away from --listen-client-urls."),
     member("max-snapshots", U64, "5", NoEffect("one image is kept: the newest"), "Snapshot files to keep; deprecated."),
-    member("max-wals", U64, "5", NoEffect("log files are kept since the last checkpoint, and five at least"), "Log files to keep; 0 keeps all."),
+    member("max-wals", U64, "5", NoEffect("log files are kept since the last checkpoint"), "Log files to keep; 0 keeps all."),
     member("memory-mlock", Bool, "false", NotYet, "Keep all memory from being swapped out."),
     member("quota-backend-bytes", Signed, "0", Works, "Size at which writes are refused; 0 is 2 GiB, below 0 is never."),
     member("backend-bbolt-freelist-type", Text, "", NoEffect(NO_BOLT), "How free pages are tracked: map or array."),

@@ -16,8 +16,9 @@ use crate::host::{self, SharedDisk, Worker};
 use crate::log::lines;
 use crate::state::ServerState;
 
-/// Segments of a single member that are kept although a checkpoint covers them; etcd's `--max-wals`.
-const SEGMENTS_KEPT: usize = 5;
+/// Segments of a single member that are kept although a checkpoint covers them. Nobody needs them, and a restart
+/// reads and checks all that is there.
+const SEGMENTS_KEPT: usize = 1;
 
 /// A sync that takes longer is worth a line.
 const SLOW_SYNC: Duration = Duration::from_secs(1);

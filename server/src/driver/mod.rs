@@ -7,4 +7,5 @@ pub(crate) mod consensus;
 pub(crate) mod log_writer;
 pub mod queue;
 mod segments;
+pub(crate) mod stepwise;
 pub mod tickets;

@@ -2,7 +2,7 @@
 //!
 //! In a member's process that is a thread; under madsim, where no disk takes time, it is done at once.
 
-use quorate_core::disk::{DiskError, DiskFile as _};
+use quorate_core::disk::{Disk as _, DiskError, DiskFile as _};
 use quorate_core::wal::SegmentOrder;
 use tracing::warn;
 
@@ -10,14 +10,15 @@ use tracing::warn;
 pub(crate) use self::at_once::Segments;
 #[cfg(not(madsim))]
 pub(crate) use self::beside::Segments;
+use super::stepwise::{Stepwise, StepwiseFile};
 use crate::host::SharedDisk;
 
 /// A file of zeros; without one the log makes its own.
-fn prepare<D: SharedDisk>(disk: &mut D, order: &SegmentOrder) -> Option<D::File> {
+fn prepare<D: SharedDisk>(disk: &mut Stepwise<D>, order: &SegmentOrder) -> Option<D::File> {
     let mut make = || -> Result<D::File, DiskError> {
-        let mut file = disk.create(&order.path, order.length)?;
+        let mut file: StepwiseFile<_> = disk.create(&order.path, order.length)?;
         file.sync()?;
-        Ok(file)
+        Ok(file.into_inner())
     };
     // The log tries again itself when it must, and then fails for good.
     make()
@@ -32,7 +33,7 @@ mod beside {
     use quorate_core::wal::SegmentOrder;
     use tracing::warn;
 
-    use super::prepare;
+    use super::{Stepwise, prepare};
     use crate::host::SharedDisk;
 
     /// The thread that prepares segments; it ends when this is dropped.
@@ -43,7 +44,8 @@ mod beside {
     }
 
     impl<D: SharedDisk> Segments<D> {
-        pub(crate) fn start(mut disk: D) -> Self {
+        pub(crate) fn start(disk: D) -> Self {
+            let mut disk = Stepwise(disk);
             let (orders, ordered) = channel();
             let (maker, made) = channel();
             let thread = std::thread::Builder::new().name("segments".to_owned());
@@ -80,18 +82,19 @@ mod beside {
 mod at_once {
     use quorate_core::wal::SegmentOrder;
 
-    use super::prepare;
+    use super::{Stepwise, prepare};
     use crate::host::SharedDisk;
 
     /// The segment that was prepared last.
     #[derive(Debug)]
     pub(crate) struct Segments<D: SharedDisk> {
-        disk: D,
+        disk: Stepwise<D>,
         made: Option<D::File>,
     }
 
     impl<D: SharedDisk> Segments<D> {
         pub(crate) fn start(disk: D) -> Self {
+            let disk = Stepwise(disk);
             Self { disk, made: None }
         }
 
