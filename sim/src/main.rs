@@ -1,9 +1,13 @@
 //! The simulator's command line.
 #![forbid(unsafe_code)]
 
+mod batch;
 mod cli;
 mod determinism;
+mod explain;
+mod json;
 mod report;
+mod subject;
 
 /// A run allocates for every message and entry; this takes a tenth off it.
 #[global_allocator]

@@ -220,6 +220,10 @@ pub enum Field {
     Snapshots,
     /// Voters of the cluster.
     Voters,
+    /// Of a fault: 1 once it has begun.
+    Begun,
+    /// Of a fault: 1 once it is over, or will never be.
+    Over,
 }
 
 /// How often which kinds happen in a random run. Weights are relative to each other; 0 is never.

@@ -34,6 +34,8 @@ pub enum Purpose {
     Restart,
     /// Who heals first.
     Heal,
+    /// What a scenario leaves to the seed.
+    Scenario,
 }
 
 /// One stream of draws.

@@ -2,10 +2,12 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 
 use crate::check::Facts;
 use crate::options::Options;
+use crate::scenario::Scenario;
 use crate::trace::TraceHash;
 use crate::world::World;
 
@@ -30,7 +32,22 @@ pub struct SeedReport {
     /// Faults and other happenings, by kind.
     pub counts: BTreeMap<&'static str, u64>,
     /// What was wrong, if something was.
-    pub failure: Option<String>,
+    pub failure: Option<Failure>,
+}
+
+/// Why a seed failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The property that does not hold, or `panic`.
+    pub checker: String,
+    /// What was seen.
+    pub message: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.checker, self.message)
+    }
 }
 
 /// Keeps panics of seeds quiet: they are told by the report of their seed. Call it once, before the first seed.
@@ -39,7 +56,7 @@ pub fn catch_panics() {
     panic::set_hook(Box::new(move |information| {
         let is_seed = PANIC.with_borrow_mut(|said| {
             if let Some(said) = said {
-                *said = format!("panic: {information}").replace('\n', " ");
+                *said = information.to_string().replace('\n', " ");
             }
             said.is_some()
         });
@@ -52,6 +69,11 @@ pub fn catch_panics() {
 /// Runs a seed with the options that it draws.
 pub fn run_seed(seed: u64, verbose: bool) -> SeedReport {
     run_options(seed, Options::draw(seed), verbose)
+}
+
+/// Runs a seed of a scenario.
+pub fn run_scenario(scenario: &Scenario, seed: u64, verbose: bool) -> SeedReport {
+    run_options(seed, scenario.options(seed), verbose)
 }
 
 /// Runs a seed with these options.
@@ -68,9 +90,10 @@ pub fn run_options(seed: u64, options: Options, verbose: bool) -> SeedReport {
             simulated_ns: outcome.simulated_ns,
             facts: outcome.facts,
             counts: outcome.counts,
-            failure: outcome
-                .violation
-                .map(|violation| shortened(&violation.to_string())),
+            failure: outcome.violation.map(|violation| Failure {
+                checker: violation.property.to_owned(),
+                message: shortened(&violation.detail),
+            }),
         },
         Err(_) => SeedReport {
             seed,
@@ -79,7 +102,10 @@ pub fn run_options(seed: u64, options: Options, verbose: bool) -> SeedReport {
             simulated_ns: 0,
             facts: Facts::new(),
             counts: BTreeMap::new(),
-            failure: Some(shortened(&said)),
+            failure: Some(Failure {
+                checker: "panic".to_owned(),
+                message: shortened(&said),
+            }),
         },
     }
 }

@@ -7,6 +7,12 @@ use std::io::Write as _;
 
 use crate::random::mix;
 
+/// How to read a readable trace.
+pub const LEGEND: &str = "\
+seconds     event    member  what happened
+            #1, #2.. m1..    `->` sends, `<-` receives; `turn` is its state after taking what came; `is asked by N` and
+                             `answers` are requests of client N; 18446744073709551615 is the one who asks in the end";
+
 /// The trace of one run.
 #[derive(Debug)]
 pub struct Trace {

@@ -357,8 +357,9 @@ impl World {
             format!("{member:?} answers {ticket:?} with {result:?}, asked was {open:?}")
         })?;
         let open = open.expect("a request that fits");
-        if result.is_err() {
-            self.count("request refused");
+        match &result {
+            Ok(response) => self.mark_reply(response),
+            Err(_) => self.count("request refused"),
         }
         self.judge_lease(&open, &result)?;
         let mut answer = match &result {
@@ -436,6 +437,7 @@ impl World {
     /// A client believes that it holds a lock or an office.
     fn client_enters(&mut self, number: usize, entered: &Entered) -> Result<(), Violation> {
         self.count(entered.kind);
+        self.mark_entered(number as u64);
         self.locks
             .on_entered(&mut self.facts, &self.ledger, number as u64, entered)
     }

@@ -31,6 +31,8 @@ struct Beginning {
 }
 
 struct FoundLog {
+    /// Whether its end was torn, and was cut.
+    was_torn: bool,
     base: u64,
     entries: Vec<quorate_proto::raftpb::Entry>,
     hard_state: quorate_proto::raftpb::HardState,
@@ -76,6 +78,9 @@ impl World {
             };
             self.raft
                 .on_restart(&mut self.facts, &self.ledger, member, &found)?;
+            if log.was_torn {
+                self.count("torn tail cut");
+            }
             self.count("restart");
             self.note("restarts", member, log.base + log.entries.len() as u64);
         } else {
@@ -122,6 +127,7 @@ impl World {
             .last()
             .expect("recovery finds a snapshot record");
         let found = FoundLog {
+            was_torn: log.repair.is_some(),
             base: snapshot.index.0,
             entries: log.entries.clone(),
             hard_state: log.hard_state,

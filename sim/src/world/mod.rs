@@ -16,6 +16,7 @@ mod faults;
 mod judging;
 mod life;
 mod machine;
+mod points;
 mod queue;
 mod sessions;
 mod storage;
@@ -47,6 +48,7 @@ use clients::Client;
 use ending::Stage;
 use faults::FaultState;
 use machine::{LogStage, Machine};
+use points::Remembered;
 use queue::Queue;
 use watchers::Watcher;
 
@@ -79,6 +81,7 @@ pub struct World {
     hashes: Hashes,
     locks: Locks,
     leases: Leases,
+    remembered: Remembered,
     facts: Facts,
     counts: BTreeMap<&'static str, u64>,
     trace: Trace,
@@ -180,6 +183,7 @@ impl World {
             hashes: Hashes::default(),
             locks: Locks::default(),
             leases: Leases::default(),
+            remembered: Remembered::default(),
             facts: Facts::new(),
             counts: BTreeMap::new(),
             trace: Trace::new(verbose),

@@ -71,6 +71,7 @@ impl World {
         // Writes first, for the oracles: what a message or an answer promises may rest on them.
         for output in &outputs {
             if let Output::Write(write) = output {
+                self.mark_write(member, write);
                 self.raft.on_write(&mut self.facts, member, write)?;
             }
         }
@@ -116,6 +117,7 @@ impl World {
             position.applied,
             &view,
         )?;
+        self.mark_position(member, before, position);
         let Position {
             term,
             committed,
@@ -180,6 +182,7 @@ impl World {
 
     fn send(&mut self, from: MemberId, to: MemberId, message: &Message) -> Result<(), Violation> {
         self.raft.on_send(&mut self.facts, from, message)?;
+        self.mark_message(message);
         let sent = self.network.send(self.now_ns, from, to, message);
         let count = u64::from(sent.first.is_some()) + u64::from(sent.again.is_some());
         let words = [2, from.0, to.0, count];

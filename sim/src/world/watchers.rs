@@ -146,12 +146,14 @@ impl World {
             return self.at(self.now_ns + retry_ns, Event::WatcherConnects(number));
         };
         let view = process.node.view();
-        watcher.begin(view.revision().0, view.compact_revision().0);
+        let (start, revision) = (watcher.start, view.revision().0);
+        watcher.begin(revision, view.compact_revision().0);
         let stream = process.hub.open(now);
         process.streams.insert(stream, number);
         process.hub.handle(now, stream, watcher.request(), &view);
         watcher.at = Some((member, stream));
         let next = watcher.follow.next;
+        self.mark_watch(start, next, revision);
         self.note("is watched", member, next as u64);
         self.turn_at(member, self.now_ns + 1_000);
     }

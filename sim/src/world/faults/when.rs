@@ -53,6 +53,12 @@ impl World {
                 let (member, _) = machines.find(|(_, machine)| machine.number == number)?;
                 self.shown_by(*member, field)?
             }
+            Some((Subject::TargetOf(fault), Field::Begun)) => {
+                i64::from(self.faults[fault].stage != FaultStage::Waiting)
+            }
+            Some((Subject::TargetOf(fault), Field::Over)) => {
+                i64::from(self.faults[fault].stage == FaultStage::Over)
+            }
             Some((Subject::TargetOf(fault), field)) => {
                 self.shown_by(self.faults[fault].target?, field)?
             }
@@ -89,7 +95,7 @@ impl World {
             Field::Leads => i64::from(position.leads),
             Field::Checkpoints => machine.checkpoints as i64,
             Field::Snapshots => machine.snapshots as i64,
-            Field::Runs | Field::Voters => return None,
+            Field::Runs | Field::Voters | Field::Begun | Field::Over => return None,
         })
     }
 }
