@@ -86,6 +86,7 @@ pub(crate) fn wal_recover(input: &[u8]) {
         hard_state: None,
         snapshot: None,
         must_sync: true,
+        ..Write::default()
     };
     recovered
         .wal

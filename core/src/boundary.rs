@@ -16,11 +16,7 @@ use crate::error::RequestError;
 use crate::types::{ClusterId, Index, LeaseId, MemberId, Term, Ticket, WriteNumber};
 
 /// What can happen to a member.
-#[derive(Clone, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "messages are the usual input, and moved twice"
-)]
+#[derive(Debug)]
 pub enum Input {
     /// Nothing but time has passed.
     Wake,
@@ -55,8 +51,32 @@ pub enum Input {
         /// Whether it is there.
         done: bool,
     },
+    /// A snapshot arrived: its message, and its image, which lies on the disk and was read. It is answered with
+    /// [`Output::Write`] that carries an [`Install`], or with [`Output::Discard`].
+    SnapshotReceived {
+        /// The sender.
+        from: MemberId,
+        /// The message that came before the image.
+        message: raftpb::Message,
+        /// The image.
+        image: Box<crate::node::ReceivedImage>,
+    },
+    /// The answer to [`Output::SendSnapshot`].
+    SnapshotSent {
+        /// The receiver.
+        to: MemberId,
+        /// Whether the receiver has taken all of it.
+        done: bool,
+    },
     /// A message to this member could not be delivered.
     Unreachable(MemberId),
+    /// The links to another member came up, or went down.
+    PeerActivity {
+        /// The other member.
+        member: MemberId,
+        /// Whether they are up now.
+        is_active: bool,
+    },
     /// What the shell learned of another member's version (`X.Y.Z`); `None` when it cannot be reached.
     PeerVersion {
         /// The other member.
@@ -97,10 +117,30 @@ pub enum Request {
         /// Whether to write its keys rather than to read them.
         writes: bool,
     },
+    /// Change the members, one at a time; answered with [`Response::Members`] when this member has applied it.
+    ChangeMembers(MembersChange),
     /// Hand leadership to a voter; with `None`, to the most up-to-date one (used at shutdown).
     TransferLeader(Option<MemberId>),
     /// Write a checkpoint now and answer when it is durable (used at shutdown).
     Checkpoint,
+}
+
+/// A change of the members that an operator asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MembersChange {
+    /// Add a voter or a learner; its id comes from [`crate::member::member_id`].
+    Add(crate::checkpoint::MemberRecord),
+    /// Make a learner a voter: done by the leader only, which knows how far the learner is.
+    Promote(MemberId),
+    /// Remove a member for ever.
+    Remove(MemberId),
+    /// Give a member other peer URLs.
+    UpdateUrls {
+        /// The member.
+        member: MemberId,
+        /// All its peer URLs from now on.
+        peer_urls: Vec<String>,
+    },
 }
 
 /// The answer to a [`Request`].
@@ -149,6 +189,8 @@ pub enum Response {
     LeaseTimeToLive(pb::LeaseTimeToLiveResponse),
     /// All leases.
     LeaseLeases(pb::LeaseLeasesResponse),
+    /// The members after a change, by id.
+    Members(Vec<pb::Member>),
     /// Leadership is with this member now.
     LeaderTransferred(MemberId),
     /// The checkpoint is durable at this applied index.
@@ -165,6 +207,16 @@ pub enum Output {
         /// The message; `from`, `to` and `term` are set.
         message: raftpb::Message,
     },
+    /// Send a snapshot: this message, then the checkpoint that is on the disk now (open it before the next
+    /// [`Output::Checkpoint`] is carried out); then [`Input::SnapshotSent`].
+    SendSnapshot {
+        /// The receiver.
+        to: MemberId,
+        /// The message; its snapshot has no data.
+        message: raftpb::Message,
+    },
+    /// Remove a received image that is not wanted.
+    Discard(crate::checkpoint::Install),
     /// Append to the log; then [`Input::Written`].
     Write(Write),
     /// Read old entries of the log from the disk, from `first` to `last` inclusive, at most about `bytes_max`;
@@ -207,7 +259,7 @@ pub struct Peer {
 }
 
 /// One addition to the log. The WAL writes them in order; what comes after a write that failed is never written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Write {
     /// Counts from 1.
     pub number: WriteNumber,
@@ -215,8 +267,12 @@ pub struct Write {
     pub entries: Vec<raftpb::Entry>,
     /// The hard state after these entries, if it changed.
     pub hard_state: Option<raftpb::HardState>,
+    /// A received image that must be installed, durably, before any of this write reaches the disk.
+    pub install: Option<Box<crate::checkpoint::Install>>,
     /// A snapshot record: the checkpoint at this index is durable.
     pub snapshot: Option<SnapshotRecord>,
+    /// Once this write is durable, entries before this index are not needed any more.
+    pub purge_before: Option<Index>,
     /// Whether [`Input::Written`] must wait for a sync. A commit index alone need not be durable.
     pub must_sync: bool,
 }
@@ -253,6 +309,8 @@ pub struct Config {
     pub quota_bytes: i64,
     /// `--max-learners`.
     pub learners_max: usize,
+    /// `--strict-reconfig-check`: refuse a change of members that would endanger the quorum.
+    pub strict_reconfig_check: bool,
     /// Feature gate LeaseCheckpoint.
     pub lease_checkpoint: bool,
     /// Write a checkpoint when the log since the last one exceeds both this and what the data were then, in bytes.

@@ -543,6 +543,7 @@ mod tests {
                 hard_state: None,
                 snapshot: None,
                 must_sync: true,
+                ..Write::default()
             };
             wal.append(&write).unwrap();
             if index % 10 == 0 {

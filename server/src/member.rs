@@ -353,6 +353,7 @@ fn node_config(
         request_bytes_max: config.max_request_bytes,
         quota_bytes: config.quota_bytes,
         learners_max: config.max_learners,
+        strict_reconfig_check: true,
         lease_checkpoint: config.gates.enabled("LeaseCheckpoint"),
         checkpoint_bytes_min: tuning.checkpoint_bytes_min,
         log_bytes_in_memory_max: tuning.log_bytes_in_memory_max,

@@ -19,7 +19,7 @@ use crate::types::Index;
 pub const DIRECTORY: &str = "member/snap";
 
 /// Where that directory has its name, which must be durable, too.
-const PARENT: &str = "member";
+pub(super) const PARENT: &str = "member";
 
 /// The image.
 pub const DATABASE: &str = "member/snap/db";
@@ -125,22 +125,23 @@ pub(super) fn write_checkpoint<D: Disk>(
     disk.rename(DATABASE_NEXT, DATABASE)?;
     disk.sync_directory(DIRECTORY)?;
 
-    let snap = snap::encode(contents);
-    let mut file = disk.create(SNAP_NEXT, snap.len() as u64)?;
-    file.write_at(0, &snap)?;
-    file.sync()?;
-    drop(file);
-    disk.rename(
-        SNAP_NEXT,
-        &format!("{DIRECTORY}/{}", snap::file_name(contents)),
-    )?;
-    disk.sync_directory(DIRECTORY)?;
-    remove_old_snaps(disk)?;
+    place_snap(disk, &snap::file_name(contents), &snap::encode(contents))?;
     Ok(CheckpointDone {
         index: contents.consistent_index,
         bytes,
         hash,
     })
+}
+
+/// Writes a `.snap` file, durably, and removes the oldest ones.
+pub(super) fn place_snap<D: Disk>(disk: &mut D, name: &str, snap: &[u8]) -> Result<(), DiskError> {
+    let mut file = disk.create(SNAP_NEXT, snap.len() as u64)?;
+    file.write_at(0, snap)?;
+    file.sync()?;
+    drop(file);
+    disk.rename(SNAP_NEXT, &format!("{DIRECTORY}/{name}"))?;
+    disk.sync_directory(DIRECTORY)?;
+    remove_old_snaps(disk)
 }
 
 fn remove_stale<D: Disk>(disk: &mut D) -> Result<(), DiskError> {

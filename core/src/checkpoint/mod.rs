@@ -8,10 +8,14 @@
 //! member/snap/db                        the image
 //! member/snap/db.tmp                    the next one while it is written; a stale one is removed
 //! member/snap/<term>-<index>.snap       the membership at the index, for etcd's tools and for etcd 3.6
+//! member/snap/tmp.<n>, *.snap.db        an image that comes from the leader
 //! ```
 
 pub mod bolt;
+#[cfg(test)]
+mod crash_disk;
 mod error;
+mod install;
 mod job;
 mod json;
 pub mod schema;
@@ -21,6 +25,7 @@ mod version;
 use bytes::Bytes;
 
 pub use error::ImageError;
+pub use install::{Arrival, Install, SettleError, remove_arrived, settle};
 pub use job::{CheckpointDone, CheckpointError, DATABASE, DIRECTORY, Job};
 pub use json::to_go_json;
 pub use schema::{AuthContents, Contents, Downgrade, MemberRecord, Rows};

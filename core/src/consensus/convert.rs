@@ -4,8 +4,12 @@
 //! raft-rs has 2 = add learner. Bytes from a network or disk are parsed by `quorate-proto` only; `eraftpb` values
 //! are built from the result, never parsed.
 
+use bytes::Bytes;
+use prost::Message as _;
 use quorate_proto::raftpb;
 use raft::eraftpb;
+
+use super::disguise;
 
 /// Why a message from a peer cannot be given to raft-rs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,7 +27,7 @@ pub enum ConvertError {
     LocalMessage(i32),
 }
 
-/// An entry for raft-rs; shares the payload.
+/// An entry for raft-rs; shares the payload, unless it is a change of the members.
 pub(super) fn entry_in(entry: raftpb::Entry) -> Result<eraftpb::Entry, ConvertError> {
     let entry_type = match entry.r#type.unwrap_or_default() {
         0 => eraftpb::EntryType::EntryNormal,
@@ -41,18 +45,30 @@ pub(super) fn entry_in(entry: raftpb::Entry) -> Result<eraftpb::Entry, ConvertEr
         ..eraftpb::Entry::default()
     };
     converted.set_entry_type(entry_type);
-    converted.data = entry.data.unwrap_or_default();
+    let data = entry.data.unwrap_or_default();
+    converted.data = match entry_type {
+        eraftpb::EntryType::EntryConfChange => disguise::put_on(&data),
+        _ => data,
+    };
     Ok(converted)
 }
 
-/// An entry from raft-rs; shares the payload.
+/// An entry from raft-rs; likewise.
 pub(super) fn entry_out(entry: &eraftpb::Entry) -> raftpb::Entry {
     let number = entry.get_entry_type() as i32;
     raftpb::Entry {
         r#type: (number != 0).then_some(number),
         term: entry.term,
         index: entry.index,
-        data: (!entry.data.is_empty()).then(|| entry.data.clone()),
+        data: (!entry.data.is_empty()).then(|| payload(entry)),
+    }
+}
+
+/// What is in an entry from raft-rs.
+pub(super) fn payload(entry: &eraftpb::Entry) -> Bytes {
+    match entry.get_entry_type() {
+        eraftpb::EntryType::EntryConfChange => disguise::take_off(&entry.data),
+        _ => entry.data.clone(),
     }
 }
 
@@ -94,6 +110,55 @@ pub(super) fn conf_state_out(state: &eraftpb::ConfState) -> raftpb::ConfState {
     raftpb::ConfState::simple(sorted(&state.voters), sorted(&state.learners))
 }
 
+/// A snapshot's place in the log, for raft-rs; its content never goes there.
+pub(super) fn snapshot_in(snapshot: &raftpb::Snapshot) -> eraftpb::Snapshot {
+    let raftpb::SnapshotMetadata {
+        conf_state,
+        index,
+        term,
+    } = &snapshot.metadata;
+    snapshot_at(*index, *term, conf_state_in(conf_state))
+}
+
+/// A snapshot without content.
+pub(super) fn snapshot_at(
+    index: u64,
+    term: u64,
+    conf_state: eraftpb::ConfState,
+) -> eraftpb::Snapshot {
+    let mut metadata = eraftpb::SnapshotMetadata {
+        index,
+        term,
+        ..Default::default()
+    };
+    metadata.set_conf_state(conf_state);
+    let mut converted = eraftpb::Snapshot::default();
+    converted.set_metadata(metadata);
+    converted
+}
+
+/// A snapshot's place in the log, for a peer.
+fn snapshot_out(snapshot: &eraftpb::Snapshot) -> raftpb::Snapshot {
+    let metadata = snapshot.get_metadata();
+    let conf_state = conf_state_out(metadata.get_conf_state());
+    raftpb::Snapshot::new(metadata.index, metadata.term, conf_state, Bytes::new())
+}
+
+/// The payload of a conf change that raft-rs may parse: exactly what our own parser understood of it.
+fn checked_conf_change(data: &Bytes) -> Result<Bytes, ConvertError> {
+    let change =
+        raftpb::ConfChange::decode(data.clone()).map_err(|_| ConvertError::UnknownType {
+            what: "conf change",
+            number: 0,
+        })?;
+    let encoded = change.encode_to_vec();
+    Ok(if encoded == *data {
+        data.clone()
+    } else {
+        encoded.into()
+    })
+}
+
 /// A membership change as raft-rs wants it; `None` for one that does not concern Raft (an update of addresses).
 pub(super) fn conf_change_in(
     change: &raftpb::ConfChange,
@@ -133,12 +198,24 @@ pub(super) fn message_in(message: raftpb::Message) -> Result<eraftpb::Message, C
     };
     converted.set_msg_type(msg_type);
     converted.context = message.context;
-    let entries = message
+    let mut entries = message
         .entries
         .into_iter()
         .map(entry_in)
         .collect::<Result<Vec<_>, _>>()?;
+    if msg_type == eraftpb::MessageType::MsgPropose {
+        // These are the only ones that raft-rs looks into.
+        for entry in &mut entries {
+            if entry.get_entry_type() == eraftpb::EntryType::EntryConfChange {
+                let change = checked_conf_change(&payload(entry))?;
+                entry.data = disguise::put_on(&change);
+            }
+        }
+    }
     converted.entries = entries.into();
+    if let Some(snapshot) = &message.snapshot {
+        converted.set_snapshot(snapshot_in(snapshot));
+    }
     Ok(converted)
 }
 
@@ -153,7 +230,8 @@ pub(super) fn message_out(message: eraftpb::Message) -> raftpb::Message {
         index: message.index,
         entries: message.entries.iter().map(entry_out).collect(),
         commit: message.commit,
-        snapshot: None,
+        snapshot: (message.get_msg_type() == eraftpb::MessageType::MsgSnapshot)
+            .then(|| snapshot_out(message.get_snapshot())),
         reject: message.reject,
         reject_hint: message.reject_hint,
         context: message.context,

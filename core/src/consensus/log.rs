@@ -11,7 +11,7 @@
 //! (first index, term) pairs. This module never writes: the node emits what must become durable.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
@@ -45,6 +45,10 @@ pub(super) struct Log {
     wanted: RefCell<Vec<Wanted>>,
     /// Whether a read is on its way; one at a time.
     reading: Cell<bool>,
+    /// The checkpoint that can be sent to a follower; its content lies on the disk.
+    checkpoint: Option<Snapshot>,
+    /// Followers for whom there is no checkpoint that would do.
+    snapshot_wanted: RefCell<BTreeSet<u64>>,
 }
 
 /// What an entry costs in memory, about: itself, its payload, and what an allocation costs.
@@ -85,6 +89,8 @@ impl Log {
             read_back: Vec::new(),
             wanted: RefCell::default(),
             reading: Cell::new(false),
+            checkpoint: None,
+            snapshot_wanted: RefCell::default(),
         };
         log.append(entries);
         log
@@ -161,11 +167,39 @@ impl Log {
         std::mem::take(&mut *self.wanted.borrow_mut())
     }
 
-    /// The disk has lost what is older than the window: a follower that needs it needs a snapshot.
-    pub(super) fn lose_older(&mut self) {
-        if self.first < self.window_first {
-            self.base_term = Storage::term(self, self.window_first - 1).expect("in the log");
-            self.first = self.window_first;
+    /// The checkpoint that a follower can get instead of entries; `None` while it is being replaced.
+    pub(super) fn set_checkpoint(&mut self, checkpoint: Option<Snapshot>) {
+        self.checkpoint = checkpoint;
+    }
+
+    /// The followers that have waited for a checkpoint.
+    pub(super) fn take_snapshot_wanted(&mut self) -> BTreeSet<u64> {
+        std::mem::take(&mut *self.snapshot_wanted.borrow_mut())
+    }
+
+    /// Whether a follower waits for a checkpoint.
+    pub(super) fn is_snapshot_wanted(&self) -> bool {
+        !self.snapshot_wanted.borrow().is_empty()
+    }
+
+    /// Starts the log anew after a snapshot.
+    pub(super) fn restart(&mut self, index: u64, term: u64, conf_state: ConfState) {
+        self.conf_state = conf_state;
+        self.first = index + 1;
+        self.base_term = term;
+        self.window.clear();
+        self.window_first = index + 1;
+        self.window_bytes = 0;
+        self.terms.clear();
+        self.read_back.clear();
+    }
+
+    /// The disk has lost what lies before `kept`, or before the window: a follower that needs it needs a snapshot.
+    pub(super) fn lose_before(&mut self, kept: u64) {
+        let kept = kept.min(self.window_first);
+        if self.first < kept {
+            self.base_term = Storage::term(self, kept - 1).expect("in the log");
+            self.first = kept;
             let run = self
                 .terms
                 .partition_point(|&(first, _)| first <= self.first);
@@ -278,7 +312,18 @@ impl Storage for Log {
         Ok(self.last())
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> Result<Snapshot> {
+    fn snapshot(&self, _request_index: u64, to: u64) -> Result<Snapshot> {
+        // The entries after it must be there, and a member that it does not name would refuse it.
+        let does = |checkpoint: &&Snapshot| {
+            let metadata = checkpoint.get_metadata();
+            let members = metadata.get_conf_state();
+            metadata.index + 1 >= self.first
+                && (members.voters.contains(&to) || members.learners.contains(&to))
+        };
+        if let Some(checkpoint) = self.checkpoint.as_ref().filter(does) {
+            return Ok(checkpoint.clone());
+        }
+        self.snapshot_wanted.borrow_mut().insert(to);
         Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
     }
 }
@@ -364,7 +409,7 @@ mod tests {
     fn what_the_disk_has_lost_counts_as_compacted() {
         let mut log = log(1..=35);
         log.shrink(25, 0);
-        log.lose_older();
+        log.lose_before(u64::MAX);
         assert_eq!(log.first_index().unwrap(), 26);
         assert_eq!(log.term(25).unwrap(), 3);
         assert_eq!(log.term(30).unwrap(), 4);

@@ -18,7 +18,11 @@
 //! before its first commit (held back until then).
 
 mod convert;
+mod disguise;
 mod log;
+mod old_entries;
+mod proposals;
+mod snapshot;
 
 use std::collections::VecDeque;
 
@@ -29,6 +33,8 @@ use raft::{RawNode, ReadOnlyOption, StateRole};
 
 pub use convert::ConvertError;
 use log::Log;
+pub(crate) use proposals::Proposal;
+use snapshot::{Accepted, Restoring};
 
 use crate::boundary::{Config, Output, SnapshotRecord, Write};
 use crate::types::{Index, MemberId, Term, WriteNumber};
@@ -57,6 +63,8 @@ pub(crate) struct Start {
 /// What one step of consensus brought.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
+    /// The log has begun anew after the snapshot that was received: the state is the image's from here on.
+    pub(crate) is_restored: bool,
     /// Entries to apply, in order.
     pub(crate) committed: Vec<eraftpb::Entry>,
     /// (context, index) of reads whose leadership is confirmed.
@@ -94,6 +102,12 @@ pub(crate) struct Consensus {
     reads_held: Vec<eraftpb::Message>,
     /// Sending entries that were read back, when they arrive.
     fetch: Option<raft::GetEntriesContext>,
+    /// Entries from here on are kept on the disk whatever is purged.
+    kept_from: Index,
+    /// A snapshot that raft has taken, until its `Ready` comes.
+    accepted: Option<Accepted>,
+    /// A snapshot that is being installed.
+    restoring: Option<Restoring>,
 }
 
 impl std::fmt::Debug for Consensus {
@@ -160,6 +174,9 @@ impl Consensus {
             commit_unwritten: None,
             reads_held: Vec::new(),
             fetch: None,
+            kept_from: Index(0),
+            accepted: None,
+            restoring: None,
             raw,
         };
         consensus.reseed();
@@ -242,22 +259,30 @@ impl Consensus {
         self.reseed();
     }
 
-    /// A single voter with a write in flight must not elect itself: raft-rs would panic.
+    /// A single voter with a write in flight must not elect itself, nor anybody with a snapshot in flight: raft-rs
+    /// would panic.
     fn must_wait_for_disk(&self) -> bool {
         let log = &self.raw.raft.raft_log;
-        !self.is_leader() && self.is_single_voter() && log.persisted < log.last_index()
+        let is_alone =
+            !self.is_leader() && self.is_single_voter() && log.persisted < log.last_index();
+        is_alone || self.is_restoring()
     }
 
     /// Takes a message of another member. Messages that make no sense here are dropped, as a network would.
     pub(crate) fn receive(&mut self, message: raftpb::Message) -> Result<(), ConvertError> {
         let message = convert::message_in(message)?;
-        if message.get_msg_type() == eraftpb::MessageType::MsgSnapshot {
+        let kind = message.get_msg_type();
+        let is_hasty = kind == eraftpb::MessageType::MsgTimeoutNow && self.is_restoring();
+        if kind == eraftpb::MessageType::MsgSnapshot || is_hasty {
             return Ok(());
         }
         if self.is_single_voter() && self.raw.raft.prs().get(message.from).is_none() {
             return Ok(());
         }
-        let is_read = message.get_msg_type() == eraftpb::MessageType::MsgReadIndex;
+        if kind == eraftpb::MessageType::MsgAppendResponse && self.is_removed_leader() {
+            return Ok(());
+        }
+        let is_read = kind == eraftpb::MessageType::MsgReadIndex;
         if is_read && self.is_leader() && !self.has_committed_in_term() {
             self.reads_held.push(message);
             return Ok(());
@@ -266,30 +291,6 @@ impl Consensus {
         let _ = self.raw.step(message);
         self.reseed();
         Ok(())
-    }
-
-    /// Puts entries into the log in one step, here or at the leader. `false`: there is no leader that takes them
-    /// now, and nothing happened.
-    pub(crate) fn propose(&mut self, payloads: Vec<Bytes>) -> bool {
-        if self.leader().is_none() {
-            return false;
-        }
-        let entries: Vec<_> = payloads
-            .into_iter()
-            .map(|data| eraftpb::Entry {
-                data,
-                ..eraftpb::Entry::default()
-            })
-            .collect();
-        let mut message = eraftpb::Message {
-            from: self.member,
-            entries: entries.into(),
-            ..Default::default()
-        };
-        message.set_msg_type(eraftpb::MessageType::MsgPropose);
-        let accepted = self.raw.raft.step(message).is_ok();
-        self.reseed();
-        accepted
     }
 
     /// Begins a read; `context` must never have been used before (etcd#20418). It may get no answer.
@@ -340,7 +341,9 @@ impl Consensus {
             .partition_point(|waiting| waiting.write <= number);
         let released: Vec<_> = self.in_flight.drain(..released).collect();
         let Some(last) = released.last() else { return };
-        self.raw.on_persist_ready(last.ready);
+        let ready = last.ready;
+        self.persisted(ready);
+        self.end_restoring(number);
         self.reseed();
         for message in released.into_iter().flat_map(|waiting| waiting.messages) {
             send(message, out);
@@ -360,22 +363,30 @@ impl Consensus {
             number,
             entries,
             hard_state,
-            snapshot: None,
             must_sync: true,
+            ..Write::default()
         }));
     }
 
-    /// Emits the record of a checkpoint with a hard state that makes it valid (commit >= its index).
-    pub(crate) fn write_snapshot_record(&mut self, record: SnapshotRecord, out: &mut Vec<Output>) {
+    /// Emits the record of a checkpoint with a hard state that makes it valid (commit >= its index). Entries before
+    /// `purge_before` may go then.
+    pub(crate) fn write_snapshot_record(
+        &mut self,
+        record: SnapshotRecord,
+        purge_before: Index,
+        out: &mut Vec<Output>,
+    ) {
         self.commit_unwritten = None;
+        self.kept_from = self.kept_from.max(purge_before);
         let number = self.next_write(true);
         let hard_state = Some(convert::hard_state_out(&self.raw.raft.hard_state()));
         let write = Write {
             number,
-            entries: Vec::new(),
             hard_state,
             snapshot: Some(record),
+            purge_before: Some(self.kept_from),
             must_sync: true,
+            ..Write::default()
         };
         out.push(Output::Write(write));
     }
@@ -391,14 +402,11 @@ impl Consensus {
             return None;
         }
         let mut ready = self.raw.ready();
-        assert!(
-            ready.snapshot().is_empty(),
-            "snapshots are not accepted from peers"
-        );
         for message in ready.take_messages() {
             send(message, out);
         }
         let progress = Progress {
+            is_restored: !ready.snapshot().is_empty(),
             committed: ready.take_committed_entries(),
             reads: ready
                 .take_read_states()
@@ -414,24 +422,43 @@ impl Consensus {
     /// Makes the log changes of a `Ready` durable and keeps back the messages that depend on it.
     fn log_and_hold(&mut self, mut ready: raft::Ready, out: &mut Vec<Output>) {
         let entries = ready.take_entries();
+        let accepted = (!ready.snapshot().is_empty()).then(|| self.restart_log(&ready));
         if let Some(hard_state) = ready.hs() {
             self.raw.mut_store().set_hard_state(hard_state.clone());
             self.commit_unwritten = Some(convert::hard_state_out(hard_state));
         }
         if ready.must_sync() {
             let number = self.next_write(true);
-            out.push(Output::Write(Write {
+            let mut write = Write {
                 number,
                 entries: entries.iter().map(convert::entry_out).collect(),
                 hard_state: self.commit_unwritten.take(),
-                snapshot: None,
                 must_sync: true,
-            }));
+                ..Write::default()
+            };
+            if let Some(Accepted { record, install }) = accepted {
+                let index = record.index.0;
+                assert!(
+                    write.hard_state.is_some_and(|state| state.commit >= index),
+                    "a snapshot is committed"
+                );
+                self.restoring = Some(Restoring {
+                    index,
+                    write: number,
+                });
+                self.kept_from = record.index.next();
+                write.purge_before = Some(self.kept_from);
+                write.install = Some(Box::new(install));
+                write.snapshot = Some(record);
+            }
+            out.push(Output::Write(write));
         }
         self.raw.mut_store().append(entries);
+        // Who leads no more has nobody to send a snapshot to.
         let (at_once, waiting) = ready
             .take_persisted_messages()
             .into_iter()
+            .filter(|message| message.get_msg_type() != eraftpb::MessageType::MsgSnapshot)
             .partition(promises_nothing);
         for message in at_once {
             send(message, out);
@@ -445,7 +472,7 @@ impl Consensus {
                 messages: waiting,
             });
         } else {
-            self.raw.on_persist_ready(number);
+            self.persisted(number);
             for message in waiting {
                 send(message, out);
             }
@@ -458,39 +485,17 @@ impl Consensus {
         self.raw.mut_store().shrink(index.0, window_bytes_max);
     }
 
-    /// Asks for old entries that a follower needs.
-    pub(crate) fn request_old_entries(&mut self, out: &mut Vec<Output>) {
-        for wanted in self.raw.mut_store().take_wanted() {
-            out.push(Output::ReadEntries {
-                first: Index(wanted.first),
-                last: Index(wanted.last),
-                bytes_max: wanted.bytes_max,
-            });
-            self.fetch = Some(wanted.context);
+    /// What these `Ready`s changed is durable.
+    fn persisted(&mut self, ready: u64) {
+        if !self.is_removed_leader() {
+            self.raw.on_persist_ready(ready);
         }
     }
 
-    /// Old entries came back from the disk.
-    pub(crate) fn on_entries_read(&mut self, first: Index, entries: Vec<raftpb::Entry>) {
-        let mut converted = Vec::with_capacity(entries.len());
-        for entry in entries {
-            let expected = first.0 + converted.len() as u64;
-            match convert::entry_in(entry) {
-                Ok(entry) if entry.index == expected => converted.push(entry),
-                _ => break,
-            }
-        }
-        // A term that differs would mean that the entries were overwritten meanwhile: those are not this log's.
-        converted
-            .retain(|entry| raft::Storage::term(self.raw.store(), entry.index) == Ok(entry.term));
-        if converted.is_empty() {
-            self.raw.mut_store().lose_older();
-        }
-        self.raw.mut_store().supply(converted);
-        if let Some(context) = self.fetch.take() {
-            self.raw.on_entries_fetched(context);
-        }
-        self.reseed();
+    /// A leader that was removed is in no quorum any more: whenever something is committed, raft-rs would look for its
+    /// progress, and panic. Its heartbeats still tell the others that the removal is committed.
+    fn is_removed_leader(&self) -> bool {
+        self.is_leader() && self.raw.raft.prs().get(self.member).is_none()
     }
 
     fn next_write(&mut self, must_sync: bool) -> WriteNumber {
@@ -554,9 +559,12 @@ fn promises_nothing(message: &eraftpb::Message) -> bool {
 
 fn send(message: eraftpb::Message, out: &mut Vec<Output>) {
     let to = MemberId(message.to);
-    out.push(Output::Send {
-        to,
-        message: convert::message_out(message),
+    let is_snapshot = message.get_msg_type() == eraftpb::MessageType::MsgSnapshot;
+    let message = convert::message_out(message);
+    out.push(if is_snapshot {
+        Output::SendSnapshot { to, message }
+    } else {
+        Output::Send { to, message }
     });
 }
 
@@ -566,6 +574,11 @@ fn scramble(value: u64) -> u64 {
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ (mixed >> 31)
+}
+
+/// The encoded change of the members that an entry holds.
+pub(crate) fn change_in(entry: &eraftpb::Entry) -> Bytes {
+    convert::payload(entry)
 }
 
 /// Entries as the log of consensus holds them.

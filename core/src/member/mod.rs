@@ -17,7 +17,7 @@ use quorate_proto::raftpb::{ConfChange, ConfChangeType, ConfState};
 use serde::Deserialize;
 use sha1::{Digest, Sha1};
 
-use crate::boundary::Peer;
+use crate::boundary::{MembersChange, Peer};
 use crate::checkpoint::MemberRecord;
 use crate::error::RequestError;
 use crate::types::{ClusterId, MemberId};
@@ -90,6 +90,11 @@ impl Membership {
         self.members.get(&id)
     }
 
+    /// The members that vote.
+    pub fn voters(&self) -> impl Iterator<Item = &MemberRecord> {
+        self.members.values().filter(|member| !member.is_learner)
+    }
+
     /// Whether this member was removed from the cluster.
     pub fn is_removed(&self, id: MemberId) -> bool {
         self.removed.contains(&id)
@@ -149,6 +154,10 @@ impl Membership {
         }
         match kind {
             ConfChangeType::ConfChangeRemoveNode => {
+                if self.voters().all(|voter| voter.id == id) && self.voters().count() > 0 {
+                    // Nobody could decide anything any more; etcd's raft would panic.
+                    return Err(RequestError::MemberNotEnoughStarted);
+                }
                 self.members
                     .remove(&id)
                     .ok_or(RequestError::MemberNotFound)?;
@@ -239,6 +248,40 @@ fn parse_context(change: &ConfChange) -> Result<(MemberRecord, Promotion), Reque
 pub fn bootstrap_change(member: &MemberRecord) -> ConfChange {
     let context = Bytes::from(member.to_json());
     ConfChange::new(0, ConfChangeType::ConfChangeAddNode, member.id.0, context)
+}
+
+/// The conf change for what an operator asks; `id` names it for whoever waits.
+pub(crate) fn conf_change(id: u64, change: &MembersChange) -> ConfChange {
+    let context = |member: &MemberRecord| Bytes::from(member.to_json());
+    match change {
+        MembersChange::Add(member) => {
+            let kind = if member.is_learner {
+                ConfChangeType::ConfChangeAddLearnerNode
+            } else {
+                ConfChangeType::ConfChangeAddNode
+            };
+            ConfChange::new(id, kind, member.id.0, context(member))
+        }
+        MembersChange::Promote(member) => {
+            // The form that Go gives to a member without anything but its id.
+            let context = format!(r#"{{"id":{},"peerURLs":null,"isPromote":true}}"#, member.0);
+            let kind = ConfChangeType::ConfChangeAddNode;
+            ConfChange::new(id, kind, member.0, Bytes::from(context))
+        }
+        MembersChange::Remove(member) => {
+            let kind = ConfChangeType::ConfChangeRemoveNode;
+            ConfChange::new(id, kind, member.0, Bytes::new())
+        }
+        MembersChange::UpdateUrls { member, peer_urls } => {
+            let updated = MemberRecord {
+                id: *member,
+                peer_urls: peer_urls.clone(),
+                ..MemberRecord::default()
+            };
+            let kind = ConfChangeType::ConfChangeUpdateNode;
+            ConfChange::new(id, kind, member.0, context(&updated))
+        }
+    }
 }
 
 #[cfg(test)]

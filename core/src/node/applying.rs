@@ -9,6 +9,7 @@ use super::Node;
 use crate::apply::kv::Answer;
 use crate::apply::{Applied, ApplyError};
 use crate::boundary::{Output, Response};
+use crate::consensus;
 use crate::error::RequestError;
 use crate::types::{Index, MemberId, Term, Ticket};
 
@@ -60,7 +61,7 @@ impl Node {
                 self.apply_request(request)
             }
             eraftpb::EntryType::EntryConfChange => {
-                let change = raftpb::ConfChange::decode(entry.data.clone())
+                let change = raftpb::ConfChange::decode(consensus::change_in(entry))
                     .map_err(|error| fail(format!("it is not a conf change: {error}")))?;
                 self.apply_conf_change(change).map_err(fail)
             }
@@ -158,11 +159,16 @@ impl Node {
             "raft and membership agree on who votes"
         );
         self.announce_peers();
+        self.active_since
+            .retain(|member, _| self.state.membership.member(*member).is_some());
         if self.proposals.close(ticket) {
-            self.reply(ticket, fits.clone().map(|()| Response::Done));
+            let members = fits
+                .clone()
+                .map(|()| Response::Members(self.members.to_vec()));
+            self.reply(ticket, members);
         }
         if removes_me && fits.is_ok() {
-            self.stop("the member has been permanently removed from the cluster".into());
+            self.say_farewell();
         }
         Ok(())
     }

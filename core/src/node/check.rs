@@ -50,7 +50,7 @@ impl Node {
             .member(me)
             .is_some_and(|member| !member.is_learner);
         assert!(
-            !self.consensus.is_leader() || is_member || self.stopped,
+            !self.consensus.is_leader() || is_member || self.leaving.is_some() || self.stopped,
             "voters_are_the_members"
         );
     }

@@ -15,8 +15,10 @@
 
 mod applying;
 mod check;
+mod membership;
 mod recover;
 mod renewals;
+mod snapshots;
 mod upkeep;
 mod waiting;
 
@@ -29,15 +31,17 @@ use prost::Message as _;
 use quorate_proto::etcdserverpb as pb;
 
 pub use recover::{LogContents, RecoverError, Recovered};
+pub use snapshots::ReceivedImage;
 
 use crate::apply::State;
 use crate::auth::{self, AuthView};
 use crate::boundary::{Config, Input, Output, Request, RequestIds, Response};
-use crate::consensus::{self, Consensus};
+use crate::consensus::{self, Consensus, Proposal};
 use crate::error::RequestError;
 use crate::mvcc::View;
 use crate::types::{Index, MemberId, Revision, Term, Ticket, Time};
 use renewals::Renewals;
+use snapshots::{Incoming, Sending};
 use upkeep::{Checkpoints, Leadership, Upkeep};
 use waiting::{Proposals, Reads};
 
@@ -72,6 +76,16 @@ pub struct Node {
     upkeep: Upkeep,
     /// Checkpoints.
     checkpoints: Checkpoints,
+    /// A snapshot that raft has not seen yet.
+    incoming: Option<Incoming>,
+    /// The state of the snapshot that raft has taken, until the log begins anew.
+    accepted: Option<Box<State>>,
+    /// Snapshots that were sent lately.
+    sending: BTreeMap<MemberId, Sending>,
+    /// Since when the links to other members are up.
+    active_since: BTreeMap<MemberId, Time>,
+    /// When this member ends, once it was removed; until then it serves nobody, but tells the others what it knows.
+    leaving: Option<Time>,
     /// Ids of the requests that the node makes itself.
     ids: RequestIds,
     /// The time of the last input; never goes back.
@@ -141,6 +155,7 @@ impl Node {
             .last()
             .map_or(snapshot_index, |entry| Index(entry.index));
         let bootstrap = is_bootstrap.then(|| (entries.clone(), hard_state));
+        let checkpoints = Checkpoints::new(&state);
         let start = consensus::Start {
             hard_state,
             conf_state: state.membership.conf_state(),
@@ -157,7 +172,12 @@ impl Node {
             compactions: Vec::new(),
             leadership: Leadership::new(now),
             upkeep: Upkeep::new(now),
-            checkpoints: Checkpoints::new(state.index, state.store.size_bytes()),
+            checkpoints,
+            incoming: None,
+            accepted: None,
+            sending: BTreeMap::new(),
+            active_since: BTreeMap::new(),
+            leaving: None,
             ids: config.request_ids.clone(),
             now,
             tick_due: now.after(config.tick),
@@ -175,6 +195,11 @@ impl Node {
             node.consensus
                 .write_bootstrap(entries, hard_state, &mut node.out);
         }
+        let checkpoint = node.checkpoints.record.clone();
+        node.consensus.offer_checkpoint(checkpoint.as_ref());
+        if node.state.membership.is_removed(node.config.member) {
+            node.say_farewell();
+        }
         node.refresh_alarms();
         node.announce_peers();
         node.shorten_first_election();
@@ -190,11 +215,21 @@ impl Node {
         match input {
             Input::Wake => {}
             Input::Receive { from, message } => self.on_message(from, message),
+            Input::Request { ticket, .. } if self.leaving.is_some() => {
+                self.reply(ticket, Err(RequestError::Stopped));
+            }
             Input::Request { ticket, request } => self.on_request(ticket, request),
             Input::Written(number) => self.consensus.on_written(number, &mut self.out),
             Input::EntriesRead { first, entries } => self.consensus.on_entries_read(first, entries),
             Input::Checkpointed { index, done } => self.on_checkpointed(index, done),
+            Input::SnapshotReceived {
+                from,
+                message,
+                image,
+            } => self.on_snapshot(from, message, image),
+            Input::SnapshotSent { to, done } => self.on_snapshot_sent(to, done),
             Input::Unreachable(member) => self.consensus.report_unreachable(member),
+            Input::PeerActivity { member, is_active } => self.on_activity(member, is_active),
             Input::PeerVersion { member, version } => {
                 self.peer_versions.insert(member.0, version);
             }
@@ -206,11 +241,15 @@ impl Node {
     pub fn flush(&mut self, out: &mut Vec<Output>) {
         while !self.stopped {
             self.run_upkeep();
+            self.take_incoming();
             self.propose_queued();
             self.begin_read_round();
             let Some(progress) = self.consensus.step(&mut self.out) else {
                 break;
             };
+            if progress.is_restored {
+                self.restore();
+            }
             for (context, index) in progress.reads {
                 self.reads.confirm(&context, index);
             }
@@ -220,6 +259,8 @@ impl Node {
         self.release_reads();
         self.retry_renewals();
         self.announce_store();
+        self.note_snapshots_sent();
+        self.leave_when_due();
         out.append(&mut self.out);
     }
 
@@ -239,6 +280,7 @@ impl Node {
         self.tick_due
             .min(self.state.lessor.deadline())
             .min(read_retry)
+            .min(self.leaving.unwrap_or(Time::NEVER))
     }
 
     /// A handle to read the store with.
@@ -304,7 +346,11 @@ impl Node {
             return self.reply(ticket, Err(RequestError::RequestTooManyRequests));
         }
         match request {
-            Request::Propose(payload) => self.proposals.open(self.now, ticket, payload),
+            Request::Propose(payload) => {
+                self.proposals
+                    .open(self.now, ticket, Proposal::Request(payload));
+            }
+            Request::ChangeMembers(change) => self.on_change(ticket, &change),
             Request::ReadIndex => self.reads.arrive(self.now, ticket),
             Request::LeaseRenew(id) => self.on_renew(ticket, id),
             Request::LeaseTimeToLive { id, keys } => {
@@ -341,8 +387,10 @@ impl Node {
 
     /// Gives everything that is queued to consensus, as one batch.
     fn propose_queued(&mut self) {
-        if self.proposals.has_queued() && self.consensus.propose(self.proposals.queued_payloads()) {
-            self.proposals.on_accepted();
+        let may_change = !self.consensus.has_pending_change();
+        let proposals = self.proposals.queued(may_change);
+        if !proposals.is_empty() && self.consensus.propose(proposals) {
+            self.proposals.on_accepted(may_change);
         }
     }
 

@@ -85,6 +85,19 @@ impl Recovered {
         }
     }
 
+    /// A member that joins a running cluster: it knows nothing, and its leader tells it everything.
+    pub fn joining(lease: lease::Config) -> Self {
+        Self {
+            hard_state: raftpb::HardState::default(),
+            snapshot_index: Index(0),
+            snapshot_term: Term(0),
+            entries: Vec::new(),
+            older: Vec::new(),
+            state: State::new(Lessor::new(lease)),
+            is_bootstrap: false,
+        }
+    }
+
     /// A member that was here before. `image` is the content of `snap/db` if there is one.
     pub fn from_disk(
         image: Option<Bytes>,
@@ -92,7 +105,7 @@ impl Recovered {
         lease: lease::Config,
     ) -> Result<Self, RecoverError> {
         let state = match image {
-            Some(image) => restore(image, lease)?,
+            Some(image) => restore(checkpoint::load(image)?, lease)?,
             None => State::new(Lessor::new(lease)),
         };
         if state.index < log.snapshot_index {
@@ -130,8 +143,12 @@ impl Recovered {
     }
 }
 
-fn restore(image: Bytes, lease: lease::Config) -> Result<State, RecoverError> {
-    let checkpoint::Loaded { contents, rows } = checkpoint::load(image)?;
+/// The state that an image holds.
+pub(super) fn restore(
+    loaded: checkpoint::Loaded,
+    lease: lease::Config,
+) -> Result<State, RecoverError> {
+    let checkpoint::Loaded { contents, rows } = loaded;
     let (store, attachments) =
         Store::restore(rows, contents.scheduled_compact, contents.finished_compact)
             .map_err(|error| RecoverError::Rows(error.to_string()))?;

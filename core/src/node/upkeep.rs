@@ -7,6 +7,7 @@ use quorate_proto::etcdserverpb as pb;
 use quorate_proto::membershippb;
 
 use super::{ETCD_VERSION, Node, nanos};
+use crate::apply::State;
 use crate::boundary::{Output, Response, SnapshotRecord};
 use crate::error::RequestError;
 use crate::types::{Index, MemberId, Ticket, Time};
@@ -75,6 +76,8 @@ pub(super) struct Checkpoints {
     pub(super) bytes_since: u64,
     /// How large the data were by then.
     data_bytes: u64,
+    /// The same, with what the log says of it; `None` before the first.
+    pub(super) record: Option<SnapshotRecord>,
     /// The one being written.
     pub(super) in_flight: Option<SnapshotRecord>,
     /// Requests for one.
@@ -82,14 +85,37 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    pub(super) fn new(last: Index, data_bytes: u64) -> Self {
+    /// Those of a member whose state was just read from its checkpoint, if it has one.
+    pub(super) fn new(state: &State) -> Self {
         Self {
-            last,
+            last: state.index,
+            record: (state.index > Index(0)).then(|| record_of(state)),
             bytes_since: 0,
-            data_bytes,
+            data_bytes: state.store.size_bytes(),
             in_flight: None,
             waiting: Vec::new(),
         }
+    }
+
+    /// A received image has replaced the newest one.
+    pub(super) fn on_installed(&mut self, record: SnapshotRecord, data_bytes: u64) {
+        assert!(
+            self.in_flight.is_none(),
+            "nothing replaces what is installed"
+        );
+        self.last = record.index;
+        self.record = Some(record);
+        self.bytes_since = 0;
+        self.data_bytes = data_bytes;
+    }
+}
+
+/// What the log says of a checkpoint of this state.
+pub(super) fn record_of(state: &State) -> SnapshotRecord {
+    SnapshotRecord {
+        index: state.index,
+        term: state.term,
+        conf_state: state.membership.conf_state(),
     }
 }
 
@@ -123,6 +149,9 @@ impl Node {
         self.end_patience();
         self.compact_a_slice();
         self.checkpoint_when_due();
+        if self.leaving.is_some() {
+            return;
+        }
         if self.consensus.is_single_voter() && !self.consensus.is_leader() {
             self.consensus.campaign();
         }
@@ -351,7 +380,11 @@ impl Node {
     }
 
     fn checkpoint_when_due(&mut self) {
-        if self.checkpoints.in_flight.is_some() || self.state.store.is_compacting() {
+        if self.checkpoints.in_flight.is_some()
+            || self.state.store.is_compacting()
+            || self.consensus.is_restoring()
+            || self.consensus.is_sending_checkpoint()
+        {
             return;
         }
         let is_new = self.state.index > self.checkpoints.last;
@@ -367,16 +400,14 @@ impl Node {
             .checkpoints
             .data_bytes
             .max(self.config.checkpoint_bytes_min);
-        if self.checkpoints.bytes_since < bytes_due && self.checkpoints.waiting.is_empty() {
+        let is_wanted = !self.checkpoints.waiting.is_empty() || self.consensus.wants_checkpoint();
+        if self.checkpoints.bytes_since < bytes_due && !is_wanted {
             return;
         }
         self.checkpoints.bytes_since = 0;
         self.checkpoints.data_bytes = self.state.store.size_bytes();
-        self.checkpoints.in_flight = Some(SnapshotRecord {
-            index: self.state.index,
-            term: self.state.term,
-            conf_state: self.state.membership.conf_state(),
-        });
+        self.checkpoints.in_flight = Some(record_of(&self.state));
+        self.consensus.offer_checkpoint(None);
         self.out
             .push(Output::Checkpoint(Box::new(self.state.checkpoint())));
     }
@@ -391,8 +422,13 @@ impl Node {
         assert_eq!(record.index, index, "the checkpoint that was asked for");
         if done {
             self.checkpoints.last = index;
-            self.consensus.write_snapshot_record(record, &mut self.out);
+            self.checkpoints.record = Some(record.clone());
+            let purge_before = self.purge_before(index);
+            self.consensus
+                .write_snapshot_record(record, purge_before, &mut self.out);
         }
+        self.consensus
+            .offer_checkpoint(self.checkpoints.record.as_ref());
         let answer = if done {
             Ok(Response::Checkpointed(index))
         } else {

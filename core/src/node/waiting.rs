@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
+use crate::consensus::Proposal;
 use crate::types::{Index, Ticket, Time};
 
 /// Proposals between their request and their application.
 #[derive(Debug, Default)]
 pub(super) struct Proposals {
     /// Not yet given to consensus: there is no leader, or the batch is still filling.
-    queued: VecDeque<(Ticket, Bytes)>,
+    queued: VecDeque<(Ticket, Proposal)>,
     /// All unanswered ones that a client waits for.
     open: BTreeMap<Ticket, Time>,
     /// The same by age: all have the same patience.
@@ -22,37 +23,42 @@ pub(super) struct Proposals {
 
 impl Proposals {
     /// A proposal that a client waits for.
-    pub(super) fn open(&mut self, now: Time, ticket: Ticket, payload: Bytes) {
+    pub(super) fn open(&mut self, now: Time, ticket: Ticket, proposal: Proposal) {
         let known = self.open.insert(ticket, now);
         assert!(known.is_none(), "ticket {} is used twice", ticket.0);
         self.by_age.push_back((now, ticket));
-        self.queued.push_back((ticket, payload));
+        self.queued.push_back((ticket, proposal));
     }
 
     /// A proposal of this member itself: nobody waits.
     pub(super) fn queue(&mut self, ticket: Ticket, payload: Bytes) {
-        self.queued.push_back((ticket, payload));
+        self.queued.push_back((ticket, Proposal::Request(payload)));
     }
 
     pub(super) fn open_count(&self) -> usize {
         self.open.len()
     }
 
-    pub(super) fn has_queued(&self) -> bool {
-        !self.queued.is_empty()
+    /// What is queued, in order, for one step of consensus: without changes of the members, or with one at most, since
+    /// Raft drops a second one.
+    pub(super) fn queued(&self, may_change: bool) -> Vec<Proposal> {
+        let mut changes = usize::from(!may_change);
+        let now = self.queued.iter().filter(|(_, proposal)| {
+            let goes = !is_change(proposal) || changes == 0;
+            changes += usize::from(is_change(proposal));
+            goes
+        });
+        now.map(|(_, proposal)| proposal.clone()).collect()
     }
 
-    /// The queued payloads, in order, for one step of consensus.
-    pub(super) fn queued_payloads(&self) -> Vec<Bytes> {
-        self.queued
-            .iter()
-            .map(|(_, payload)| payload.clone())
-            .collect()
-    }
-
-    /// Consensus has taken everything that was queued.
-    pub(super) fn on_accepted(&mut self) {
-        self.queued.clear();
+    /// Consensus has taken what was queued.
+    pub(super) fn on_accepted(&mut self, may_change: bool) {
+        let mut changes = usize::from(!may_change);
+        self.queued.retain(|(_, proposal)| {
+            let waits = is_change(proposal) && changes > 0;
+            changes += usize::from(is_change(proposal));
+            waits
+        });
     }
 
     /// Whether somebody waits for this proposal.
@@ -95,6 +101,10 @@ impl Proposals {
         }
         None
     }
+}
+
+fn is_change(proposal: &Proposal) -> bool {
+    matches!(proposal, Proposal::Change(_))
 }
 
 /// A read: its ticket and when it came.
@@ -259,8 +269,8 @@ mod tests {
     #[test]
     fn each_ticket_ends_once() {
         let mut proposals = Proposals::default();
-        proposals.open(Time(1), Ticket(1), Bytes::new());
-        proposals.open(Time(2), Ticket(2), Bytes::new());
+        proposals.open(Time(1), Ticket(1), Proposal::Request(Bytes::new()));
+        proposals.open(Time(2), Ticket(2), Proposal::Request(Bytes::new()));
         assert!(proposals.close(Ticket(1)));
         assert!(!proposals.close(Ticket(1)));
         assert_eq!(proposals.expire(Time(2)), [(Ticket(2), Time(2))]);

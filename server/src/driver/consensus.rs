@@ -157,6 +157,12 @@ impl Consensus {
                 let slot = slot_of(ticket, self.replies.len());
                 self.replies[slot].push(Reply { ticket, result });
             }
+            // With peers the whole log is kept, so that no follower needs one; and none is received.
+            Output::SendSnapshot { to, .. } => {
+                let answer = Input::SnapshotSent { to, done: false };
+                self.node.handle(self.clock.now(), answer);
+            }
+            Output::Discard(_) => {}
             Output::StoreAdvanced => self.store_advanced = true,
             Output::Token(_) => unreachable!("taken up before"),
             Output::Peers(peers) => self.exits.peers.update(peers),

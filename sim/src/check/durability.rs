@@ -40,6 +40,13 @@ pub fn check_found(
     facts.expect(property, keeps_vote, || {
         format!("{member:?} finds {state:?}, synced was {known:?}")
     })?;
+    // A snapshot that was never synced may have survived, which contradicts what was synced: that is gone then.
+    if durable
+        .term(found.base)
+        .is_some_and(|term| term != found.base_term)
+    {
+        return Ok(());
+    }
     // A write that was never synced may have survived, and may have cut the log to put later entries there.
     let replaces = |entry: &&Entry| {
         durable
@@ -68,6 +75,8 @@ pub fn check_found(
 pub struct Found<'a> {
     /// The index of the checkpoint that the log follows.
     pub base: u64,
+    /// The term of the entry there.
+    pub base_term: u64,
     /// The entries after it.
     pub entries: &'a [Entry],
     /// The hard state.
@@ -96,12 +105,13 @@ pub fn check_platter(
     let image = disk.durable_image_of(&options.directory);
     let recovered = wal::recover(image, options.clone())
         .map_err(|error| Violation::new("durable.platter", format!("{member:?}: {error}")))?;
-    let base = recovered
+    let (base, base_term) = recovered
         .snapshots
         .last()
-        .map_or(0, |snapshot| snapshot.index.0);
+        .map_or((0, 0), |snapshot| (snapshot.index.0, snapshot.term.0));
     let found = Found {
         base,
+        base_term,
         entries: &recovered.entries,
         hard_state: recovered.hard_state,
     };
@@ -132,6 +142,7 @@ mod tests {
             }),
             snapshot: None,
             must_sync: true,
+            ..Write::default()
         }
     }
 
@@ -150,7 +161,7 @@ mod tests {
         let (mut shadow, mut facts) = (Shadow::default(), Facts::new());
         for (number, is_synced) in [(1, true), (2, false)] {
             let write = write(number, number);
-            shadow.emit(&write);
+            shadow.emit(&write, None);
             log.append(&write).unwrap();
             if is_synced {
                 log.sync().unwrap();

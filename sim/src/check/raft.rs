@@ -105,7 +105,9 @@ impl Raft {
                 },
             )?;
         }
-        let follows = shadow.emit(write);
+        let restored = (write.install.as_ref().zip(write.snapshot.as_ref()))
+            .map(|(_, record)| chain(&self.entries, record.index.0, record.term.0));
+        let follows = shadow.emit(write, restored);
         facts.expect("contract.output", follows, || {
             format!(
                 "write {} of {member:?} leaves a gap in its log",
@@ -283,9 +285,14 @@ impl Raft {
             format!("{member:?} has a checkpoint at {base}, committed are {last}")
         })?;
         check_found(facts, "durable.recovered", member, &followed.shadow, found)?;
+        let durable = &followed.shadow.durable;
+        let restored = match durable.term(found.base) {
+            Some(term) if term == found.base_term => durable.up_to(found.base),
+            _ => chain(&self.entries, found.base, found.base_term),
+        };
         followed
             .shadow
-            .restart(found.base, found.entries, found.hard_state);
+            .restart(restored, found.entries, found.hard_state);
         followed.position = Position {
             term: found.hard_state.term,
             ..Position::default()
@@ -299,6 +306,24 @@ impl Raft {
         }
         Ok(())
     }
+}
+
+/// The entries up to one, as they were seen.
+fn chain(
+    entries: &BTreeMap<(u64, u64), (Entry, u64)>,
+    mut index: u64,
+    mut term: u64,
+) -> Vec<Entry> {
+    let mut found = Vec::new();
+    while index > 0 {
+        let Some((entry, before)) = entries.get(&(index, term)) else {
+            break; // It was founded with these.
+        };
+        found.push(entry.clone());
+        (index, term) = (index - 1, *before);
+    }
+    found.reverse();
+    found
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What each member's log holds, as the oracles follow it from outside: in its memory, and on its disk.
 //!
-//! A write enters the memory's log when the node emits it and the disk's when the driver reports it as durable.
+//! A write enters the memory's log when the node emits it and the disk's when the driver reports it as durable. A
+//! snapshot that starts the log anew stands for the committed entries up to it: the log holds those from then on.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -25,8 +26,8 @@ pub struct Shadow {
     /// one that takes its entries back in a later term; what the first allowed to say may still be said, as if it had
     /// been on its way for long.
     reached: BTreeMap<u64, u64>,
-    /// Writes that are not durable yet.
-    waiting: VecDeque<Write>,
+    /// Writes that are not durable yet, with the entries that a snapshot stands for.
+    waiting: VecDeque<(Write, Option<Vec<Entry>>)>,
     /// The last write that was emitted.
     pub write_last: WriteNumber,
 }
@@ -68,23 +69,38 @@ impl ShadowLog {
         true
     }
 
-    /// Keeps the entries up to an index.
-    pub fn truncate(&mut self, last: u64) {
-        self.0.truncate(last as usize);
+    /// Starts anew with these entries, from index 1 on.
+    pub fn replace(&mut self, entries: Vec<Entry>) {
+        self.0 = entries;
+    }
+
+    /// The entries up to an index.
+    pub fn up_to(&self, last: u64) -> Vec<Entry> {
+        self.0[..last as usize].to_vec()
     }
 }
 
 impl Shadow {
-    /// The node wants this written. `false` if it leaves a gap.
-    pub fn emit(&mut self, write: &Write) -> bool {
+    /// The node wants this written; `restored` is what the log holds before it, if it starts the log anew. `false` if
+    /// it leaves a gap.
+    pub fn emit(&mut self, write: &Write, restored: Option<Vec<Entry>>) -> bool {
         self.write_last = write.number;
-        self.waiting.push_back(write.clone());
+        if let Some(entries) = &restored {
+            self.memory.replace(entries.clone());
+        }
+        self.waiting.push_back((write.clone(), restored));
         self.memory.append(&write.entries)
     }
 
     /// Everything up to this write is on the disk.
     pub fn written(&mut self, number: WriteNumber) {
-        while let Some(write) = self.waiting.pop_front_if(|write| write.number <= number) {
+        while let Some((write, restored)) = self
+            .waiting
+            .pop_front_if(|(write, _)| write.number <= number)
+        {
+            if let Some(entries) = restored {
+                self.durable.replace(entries);
+            }
             self.durable.append(&write.entries);
             if let Some(hard_state) = write.hard_state {
                 self.hard_state = hard_state;
@@ -104,9 +120,9 @@ impl Shadow {
         is_past && reached.max(self.durable.last()) >= index
     }
 
-    /// The member starts anew from what its disk holds after index `base`.
-    pub fn restart(&mut self, base: u64, entries: &[Entry], hard_state: HardState) {
-        self.durable.truncate(base);
+    /// The member starts anew from what its disk holds: the entries that its checkpoint stands for, and those after.
+    pub fn restart(&mut self, restored: Vec<Entry>, entries: &[Entry], hard_state: HardState) {
+        self.durable.replace(restored);
         self.durable.append(entries);
         self.memory = self.durable.clone();
         self.hard_state = hard_state;
@@ -130,20 +146,28 @@ mod tests {
             hard_state: None,
             snapshot: None,
             must_sync: true,
+            ..Write::default()
         }
     }
 
     #[test]
     fn the_disk_follows_the_memory_write_by_write() {
         let mut shadow = Shadow::default();
-        assert!(shadow.emit(&write(1, &[(1, 1), (2, 1)])));
-        assert!(shadow.emit(&write(2, &[(2, 2)])));
+        assert!(shadow.emit(&write(1, &[(1, 1), (2, 1)]), None));
+        assert!(shadow.emit(&write(2, &[(2, 2)]), None));
         assert_eq!((shadow.memory.term(2), shadow.durable.last()), (Some(2), 0));
         shadow.written(WriteNumber(1));
         assert_eq!(shadow.durable.term(2), Some(1));
         shadow.written(WriteNumber(2));
         assert_eq!(shadow.durable.term(2), Some(2));
-        assert!(!shadow.emit(&write(3, &[(5, 2)])), "a gap");
+        let restored = vec![Entry::normal(3, 1, Bytes::new())];
+        assert!(shadow.emit(&write(3, &[(2, 3)]), Some(restored)));
+        shadow.written(WriteNumber(3));
+        assert_eq!(
+            (shadow.durable.term(1), shadow.durable.term(2)),
+            (Some(3), Some(3))
+        );
+        assert!(!shadow.emit(&write(4, &[(5, 3)]), None), "a gap");
     }
 
     #[test]
@@ -157,10 +181,13 @@ mod tests {
         };
         for (number, term, entries) in [(1, 1, &[(1, 1), (2, 1), (3, 1)][..]), (2, 2, &[(2, 2)])] {
             let hard_state = state(term);
-            assert!(shadow.emit(&Write {
-                hard_state,
-                ..write(number, entries)
-            }));
+            assert!(shadow.emit(
+                &Write {
+                    hard_state,
+                    ..write(number, entries)
+                },
+                None
+            ));
         }
         assert!(!shadow.has_reached(1, 3), "not yet");
         shadow.written(WriteNumber(2));

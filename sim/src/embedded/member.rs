@@ -6,7 +6,7 @@ use std::task::Waker;
 use bytes::Bytes;
 use prost::Message as _;
 use quorate_core::boundary::{Config, Input, Output, Request, RequestIds, Response, Write};
-use quorate_core::checkpoint::DATABASE;
+use quorate_core::checkpoint::{DATABASE, settle};
 use quorate_core::disk::{Disk as _, DiskError, DiskErrorKind, DiskFile as _};
 use quorate_core::lease;
 use quorate_core::node::{LogContents, Node, Recovered};
@@ -25,10 +25,14 @@ const BEGAN_UNIX_MS: u64 = 1_700_000_000_000;
 /// Small, so that a short test has several.
 const SEGMENT_BYTES: u64 = 256 << 10;
 const CHECKPOINT_BYTES_MIN: u64 = 64 << 10;
+/// Segments that stay although they are not needed any more.
+const SEGMENTS_KEPT: usize = 1;
+/// Why its disk never refuses.
+pub(super) const INTACT: &str = "a disk without faults takes everything";
 
 pub(super) struct Member {
     pub(super) id: MemberId,
-    disk: SimDisk,
+    pub(super) disk: SimDisk,
     /// Counts its processes.
     life: u64,
     pub(super) process: Option<Process>,
@@ -152,6 +156,7 @@ impl State {
         if contents.is_unfinished_founding() {
             return Ok((fresh(), log.wal));
         }
+        settle(&mut disk, contents.snapshot_index).map_err(|error| text(&error))?;
         let image = read_image(&mut disk).map_err(|error| text(&error))?;
         let recovered = Recovered::from_disk(image, contents, lease);
         Ok((recovered.map_err(|error| text(&error))?, log.wal))
@@ -173,6 +178,7 @@ impl State {
             request_bytes_max: 1_572_864,
             quota_bytes: -1,
             learners_max: 1,
+            strict_reconfig_check: true,
             lease_checkpoint: false,
             checkpoint_bytes_min: CHECKPOINT_BYTES_MIN,
             log_bytes_in_memory_max: 1 << 20,
@@ -219,7 +225,7 @@ impl State {
         member.process.as_mut()
     }
 
-    fn give(&mut self, place: usize, input: Input) {
+    pub(super) fn give(&mut self, place: usize, input: Input) {
         if let Some(process) = &mut self.members[place].process {
             process.inbox.push(input);
             self.turn_at(place, self.now_ns + 10_000);
@@ -286,6 +292,11 @@ impl State {
                 self.give(place, Input::Checkpointed { index, done });
             }
             Output::Reply { ticket, result } => self.reply(place, ticket, result),
+            Output::SendSnapshot { to, message } => self.send_snapshot(place, to, message),
+            Output::Discard(install) => {
+                let mut disk = self.members[place].disk.clone();
+                install.discard(&mut disk).expect(INTACT);
+            }
             Output::Stop(reason) => panic!("member {place} stops: {reason}"),
             // Links are always there, and watches look at the store after each turn.
             _ => {}
@@ -349,26 +360,34 @@ impl State {
             member: place,
             life,
         };
+        let mut disk = self.members[place].disk.clone();
         let Some(process) = self.process(place, life, event) else {
             return;
         };
-        let (mut written, mut answers) = (None, Vec::new());
-        let intact = "a disk without faults takes everything";
+        let (mut written, mut purge_before, mut answers) = (None, None, Vec::new());
         for work in std::mem::take(&mut process.log_work) {
             match work {
                 LogWork::Append(write) => {
-                    process.wal.append(&write).expect(intact);
+                    if let Some(install) = &write.install {
+                        install.carry_out(&mut disk).expect(INTACT);
+                    }
+                    process.wal.append(&write).expect(INTACT);
                     written = Some(write.number);
+                    purge_before = write.purge_before.or(purge_before);
                 }
                 LogWork::Read(first, last, bytes_max) => {
                     let read = process.wal.read_entries(first, last, bytes_max);
-                    let entries = read.expect(intact);
+                    let entries = read.expect(INTACT);
                     answers.push(Input::EntriesRead { first, entries });
                 }
             }
         }
-        process.wal.flush().expect(intact);
-        process.wal.sync().expect(intact);
+        process.wal.flush().expect(INTACT);
+        process.wal.sync().expect(INTACT);
+        if let Some(index) = purge_before {
+            let purged = process.wal.purge_before(index, SEGMENTS_KEPT);
+            purged.expect(INTACT);
+        }
         answers.extend(written.map(Input::Written));
         for answer in answers {
             self.give(place, answer);

@@ -75,6 +75,7 @@
 
 mod client;
 mod member;
+mod snapshots;
 mod tasks;
 
 use std::cell::RefCell;
@@ -94,6 +95,7 @@ use quorate_core::types::{ClusterId, MemberId};
 use quorate_proto::etcdserverpb as pb;
 
 use self::member::Member;
+use self::snapshots::Parcel;
 use self::tasks::Tasks;
 use crate::random::{Purpose, Stream};
 
@@ -195,6 +197,8 @@ enum Event {
         to: usize,
         bytes: Bytes,
     },
+    /// A snapshot arrives.
+    Snapshot(Box<Parcel>),
     /// A member takes its inbox.
     Turn { member: usize, life: u64 },
     /// A member's log is written and synced.
@@ -402,6 +406,7 @@ impl State {
         match self.events.remove(&number).expect("it was queued") {
             Event::Boot(member) => self.boot(member),
             Event::Deliver { from, to, bytes } => self.deliver(from, to, &bytes),
+            Event::Snapshot(parcel) => self.on_snapshot(*parcel),
             Event::Turn { member, life } => self.turn(member, life),
             Event::Log { member, life } => self.write_log(member, life),
             Event::Call { member, slot, ask } => self.call(member, slot, ask),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use quorate_core::boundary::{Config, RequestIds};
-use quorate_core::checkpoint::DATABASE;
+use quorate_core::checkpoint::{self, DATABASE, SettleError};
 use quorate_core::disk::{Disk as _, DiskError, DiskErrorKind, DiskFile as _};
 use quorate_core::lease;
 use quorate_core::node::{LogContents, Node, RecoverError, Recovered};
@@ -34,6 +34,7 @@ struct FoundLog {
     /// Whether its end was torn, and was cut.
     was_torn: bool,
     base: u64,
+    base_term: u64,
     entries: Vec<quorate_proto::raftpb::Entry>,
     hard_state: quorate_proto::raftpb::HardState,
 }
@@ -73,6 +74,7 @@ impl World {
         if let Some(log) = &beginning.found {
             let found = Found {
                 base: log.base,
+                base_term: log.base_term,
                 entries: &log.entries,
                 hard_state: log.hard_state,
             };
@@ -86,6 +88,7 @@ impl World {
         } else {
             let nothing = Found {
                 base: 0,
+                base_term: 0,
                 entries: &[],
                 hard_state: Default::default(),
             };
@@ -129,6 +132,7 @@ impl World {
         let found = FoundLog {
             was_torn: log.repair.is_some(),
             base: snapshot.index.0,
+            base_term: snapshot.term.0,
             entries: log.entries.clone(),
             hard_state: log.hard_state,
         };
@@ -147,6 +151,7 @@ impl World {
                 found: Some(found),
             });
         }
+        checkpoint::settle(&mut disk, contents.snapshot_index)?;
         let image = read_image(&mut disk).map_err(|_| Refusal::Disk)?;
         let recovered = Recovered::from_disk(image, contents, lease)?;
         Ok(Beginning {
@@ -198,6 +203,7 @@ impl World {
             request_bytes_max: 1 << 20,
             quota_bytes: -1,
             learners_max: 1,
+            strict_reconfig_check: true,
             lease_checkpoint: false,
             checkpoint_bytes_min: storage.checkpoint_bytes_min,
             log_bytes_in_memory_max: storage.log_bytes_in_memory_max,
@@ -320,6 +326,15 @@ impl From<WalError> for Refusal {
     fn from(error: WalError) -> Self {
         match error {
             WalError::Disk(_) => Self::Disk,
+            error => Self::Broken(error.to_string()),
+        }
+    }
+}
+
+impl From<SettleError> for Refusal {
+    fn from(error: SettleError) -> Self {
+        match error {
+            SettleError::Disk(_) => Self::Disk,
             error => Self::Broken(error.to_string()),
         }
     }

@@ -27,6 +27,8 @@ pub(super) struct Machine {
     pub(super) disk: SimDisk,
     pub(super) clock: Clock,
     pub(super) timing: Stream,
+    /// Counts the snapshots that it was sent.
+    pub(super) arrivals: u64,
     /// Counts processes; events of an earlier one are void.
     pub(super) life: u64,
     pub(super) process: Option<Process>,
@@ -109,6 +111,8 @@ pub(super) enum LogStage {
     Sync {
         written: Option<WriteNumber>,
         must_sync: bool,
+        /// Older entries are not needed any more.
+        purge_before: Option<Index>,
         reads: Vec<(Index, Index, u64)>,
     },
 }
@@ -126,6 +130,7 @@ impl Machine {
             ),
             clock: Clock::draw(seed, number, options.clocks.rate_ppm),
             timing: Stream::new(seed, Purpose::DiskTiming, number),
+            arrivals: 0,
             life: 0,
             process: None,
             is_paused: false,

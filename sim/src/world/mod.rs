@@ -19,6 +19,7 @@ mod machine;
 mod points;
 mod queue;
 mod sessions;
+mod snapshots;
 mod storage;
 mod turn;
 mod watchers;
@@ -50,6 +51,7 @@ use faults::FaultState;
 use machine::{LogStage, Machine};
 use points::Remembered;
 use queue::Queue;
+use snapshots::Parcel;
 use watchers::Watcher;
 
 /// Events that a run may have; a run with more is one that does not end.
@@ -109,6 +111,8 @@ pub struct Outcome {
 enum Event {
     /// A message arrives.
     Deliver(Delivery),
+    /// A snapshot arrives.
+    Snapshot(Box<Parcel>),
     /// Something happens in a process; void when that process is gone.
     Process {
         member: MemberId,
@@ -285,6 +289,7 @@ impl World {
         }
         match event {
             Event::Deliver(delivery) => self.on_delivery(delivery),
+            Event::Snapshot(parcel) => self.on_snapshot(*parcel)?,
             Event::Process { member, life, what } => self.on_process(member, life, what)?,
             Event::Boot { member, life } => self.boot(member, life)?,
             Event::ClientActs(client) => self.client_acts(client),

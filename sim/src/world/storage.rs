@@ -13,6 +13,9 @@ use super::machine::{LogStage, LogWork, Process};
 use super::{Doing, World};
 use crate::check::{Violation, durability};
 
+/// Segments that stay although they are not needed any more.
+const SEGMENTS_KEPT: usize = 1;
+
 impl World {
     pub(super) fn log_options(&self) -> wal::Options {
         wal::Options {
@@ -60,6 +63,7 @@ impl World {
             LogStage::Sync {
                 written,
                 must_sync,
+                purge_before,
                 reads,
             } => {
                 let process = self.process(member);
@@ -78,6 +82,12 @@ impl World {
                     }
                     self.give(member, Input::Written(number));
                 }
+                if let Some(index) = purge_before {
+                    self.purge(member, index)?;
+                    if self.machines[&member].process.is_none() {
+                        return Ok(());
+                    }
+                }
                 self.log_reads(member, reads)
             }
         }
@@ -85,14 +95,22 @@ impl World {
 
     fn log_appends(&mut self, member: MemberId) -> Result<(), Violation> {
         let disk_options = self.options.disk;
-        let process = self.process(member);
         let (mut written, mut must_sync, mut reads) = (None, false, Vec::new());
-        for work in std::mem::take(&mut process.log_work) {
+        let mut purge_before = None;
+        for work in std::mem::take(&mut self.process(member).log_work) {
             match work {
                 LogWork::Append(write) => {
                     written = Some(write.number);
                     must_sync |= write.must_sync;
-                    if let Err(error) = process.wal.append(&write) {
+                    purge_before = write.purge_before.or(purge_before);
+                    let installed = write
+                        .install
+                        .as_ref()
+                        .map_or(Ok(()), |install| self.install(member, install));
+                    let appended = installed
+                        .map_err(WalError::from)
+                        .and_then(|()| self.process(member).wal.append(&write));
+                    if let Err(error) = appended {
                         return self.log_failed(member, &error);
                     }
                 }
@@ -103,7 +121,7 @@ impl World {
                 } => reads.push((first, last, bytes_max)),
             }
         }
-        if let Err(error) = process.wal.flush() {
+        if let Err(error) = self.process(member).wal.flush() {
             return self.log_failed(member, &error);
         }
         let done_ns = match must_sync {
@@ -113,10 +131,23 @@ impl World {
         let stage = LogStage::Sync {
             written,
             must_sync,
+            purge_before,
             reads,
         };
         self.in_process(done_ns, member, Doing::Log(stage));
         Ok(())
+    }
+
+    fn purge(&mut self, member: MemberId, before: Index) -> Result<(), Violation> {
+        match self.process(member).wal.purge_before(before, SEGMENTS_KEPT) {
+            Ok(0) => Ok(()),
+            Ok(count) => {
+                self.count("log purged");
+                self.note("purges segments", member, count as u64);
+                Ok(())
+            }
+            Err(error) => self.log_failed(member, &error),
+        }
     }
 
     fn log_reads(

@@ -146,6 +146,8 @@ impl World {
     fn carry_out(&mut self, member: MemberId, output: Output) -> Result<(), Violation> {
         match output {
             Output::Send { to, message } => self.send(member, to, &message)?,
+            Output::SendSnapshot { to, message } => self.send_snapshot(member, to, message)?,
+            Output::Discard(install) => self.discard(member, &install)?,
             Output::Write(write) => {
                 let entries = write.entries.iter().fold(0, |sum, entry| sum + entry.index);
                 self.note("wants a write", member, write.number.0 << 32 | entries);

@@ -55,6 +55,7 @@ fn write(entries: Vec<Entry>, hard_state: Option<HardState>) -> Write {
         hard_state,
         snapshot: None,
         must_sync: true,
+        ..Write::default()
     }
 }
 

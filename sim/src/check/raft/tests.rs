@@ -43,6 +43,7 @@ impl Run {
             }),
             snapshot: None,
             must_sync: true,
+            ..Write::default()
         };
         self.raft.on_write(&mut self.facts, member, &write)
     }
@@ -219,6 +220,7 @@ fn writes_out_of_count_and_gaps_are_seen() {
         hard_state: None,
         snapshot: None,
         must_sync: false,
+        ..Write::default()
     };
     assert_eq!(
         property(run.raft.on_write(&mut run.facts, B, &write)),
@@ -243,6 +245,7 @@ fn what_a_restart_lost_is_seen() {
             ledger,
         } = &mut run;
         let found = Found {
+            base_term: 0,
             base: 0,
             entries,
             hard_state,
