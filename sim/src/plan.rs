@@ -348,10 +348,7 @@ pub fn draw_kind(stream: &mut Stream, name: &str, members: u64, length_ns: u64) 
         "full-disk" => Kind::FullDisk(4096),
         "slow-disk" => Kind::SlowDisk(*stream.pick(&[5, 30, 100])),
         "stalled-disk" => Kind::StalledDisk,
-        "rot" => {
-            // Nothing in an image tells that it has rotted (docs/bugs.md, Q6), so random runs leave it alone.
-            Kind::Rot(RotPlace::Log)
-        }
+        "rot" => Kind::Rot(*stream.pick(&[RotPlace::Anywhere, RotPlace::Log, RotPlace::Image])),
         "lost-write" => Kind::LostWrite,
         "misdirected-write" => Kind::MisdirectedWrite,
         "pause" => Kind::Pause,

@@ -43,9 +43,10 @@ pub struct Loaded {
     pub rows: Rows,
 }
 
-/// Reads an image of etcd 3.5 to 3.7 or of ours. The rows stay views into `bytes`.
+/// Reads an image of etcd 3.5 to 3.7 or of ours, which must be as it was written. The rows stay views into `bytes`.
 pub fn load(bytes: Bytes) -> Result<Loaded, ImageError> {
     let image = bolt::Image::open(bytes)?;
+    image.check_seal()?;
     let (contents, rows) = schema::read(&image)?;
     Ok(Loaded { contents, rows })
 }

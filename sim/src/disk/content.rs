@@ -23,6 +23,9 @@ pub(super) struct Content {
     syncs: u64,
     /// The sectors that the last of them wrote.
     last_synced: Sectors,
+    /// Whether it is a log. What the last sync of a log lost cannot be missed by anybody who reads it: without its last
+    /// batch it looks as if that had never been written.
+    is_log: bool,
 }
 
 /// A sector that is not what it should be.
@@ -91,9 +94,10 @@ impl Survival {
 
 impl Content {
     /// Allocated zeros, whose length is not durable yet.
-    pub(super) fn zeros(length: usize) -> Self {
+    pub(super) fn zeros(length: usize, is_log: bool) -> Self {
         Self {
             current: vec![0; length],
+            is_log,
             ..Self::default()
         }
     }
@@ -133,11 +137,10 @@ impl Content {
         }
     }
 
-    /// Sectors that rot may hit: those in use, without what the last sync wrote. A log that has lost the end of its last
-    /// batch looks as if that had never been written; no reader of this file alone could tell.
+    /// Sectors that rot may hit: those in use, of a log without what nobody would miss.
     pub(super) fn sectors_to_rot(&self) -> Vec<usize> {
         let mut sectors = self.sectors_in_use();
-        sectors.retain(|sector| !self.last_synced.contains(*sector));
+        sectors.retain(|sector| !self.is_log || !self.last_synced.contains(*sector));
         sectors
     }
 
@@ -323,9 +326,8 @@ impl Content {
 
     /// The power goes; of what does not survive, this many sectors in a million survive in part. Returns how many did.
     pub(super) fn lose_power(&mut self, stream: &mut Stream, torn_ppm: u32) -> u64 {
-        // What the very last sync lost cannot be missed by anybody who reads this file alone: a log without its last
-        // batch looks as if that had never been written. Nobody is asked to notice; the write is made good.
-        let last = self.syncs;
+        // Nobody is asked to notice what nobody could: that write is made good.
+        let last = if self.is_log { self.syncs } else { u64::MAX };
         let (unnoticed, noticed) = std::mem::take(&mut self.truth)
             .into_iter()
             .partition(|(_, spoilt)| spoilt.how == Spoiling::Astray(last));

@@ -110,6 +110,9 @@ impl DiskCounts {
     }
 }
 
+/// Files whose paths begin so are logs, which are only ever appended to; a new log is made under another name.
+const LOG_DIRECTORY: &str = "member/wal";
+
 /// An open file of a [`SimDisk`].
 #[derive(Clone, Debug)]
 pub struct SimFile {
@@ -402,7 +405,8 @@ impl Disk for SimDisk {
         self.check_room("create", path, length)?;
         let mut inode = None;
         self.change_names("create", path, |tree| {
-            inode = tree.create(path, Content::zeros(length as usize));
+            let is_log = path.starts_with(LOG_DIRECTORY);
+            inode = tree.create(path, Content::zeros(length as usize, is_log));
             inode.map(|_| ())
         })?;
         Ok(self.file(inode.expect("a change that worked"), path))

@@ -19,14 +19,24 @@
 //! ```text
 //! | meta | meta | freelist, empty | pages of bucket 1 | pages of bucket 2 | ... | root leaf |
 //! ```
+//!
+//! Behind each meta the writer puts a seal, where bbolt has nothing and a bbolt that changes the image leaves zeros:
+//!
+//! ```text
+//! seal     magic u64 | CRC-32C of all pages from 2 on u32 | CRC-32C of these 12 bytes u32
+//! ```
 
 mod check;
 mod page;
 mod read;
+mod seal;
 mod write;
 
 pub use check::Pages;
 pub use read::{Bucket, Image, Item, Items};
+use seal::Seal;
+#[cfg(test)]
+pub(super) use seal::without_seal;
 pub use write::{MemoryFile, Writer, Written};
 
 /// The page size that we write, and that etcd has on nearly all machines.
@@ -47,6 +57,10 @@ const FLAG_FREELIST: u16 = 0x10;
 
 /// Marks a leaf item as a bucket.
 const ITEM_BUCKET: u32 = 1;
+
+/// The transaction that every image of ours claims to come from. A constant, since images of equal content are equal;
+/// even, since it stands in page 0 then, and the next transaction of a bbolt that opens the image goes to page 1.
+const TXID: u64 = 2;
 
 /// Pages 0 and 1 are meta pages; no tree lives there.
 const FIRST_PAGE: u64 = 2;

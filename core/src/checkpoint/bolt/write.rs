@@ -8,9 +8,9 @@ use bytes::Bytes;
 
 use super::{
     BUCKET_HEADER, ELEMENT, FLAG_BRANCH, FLAG_FREELIST, FLAG_LEAF, FLAG_META, ITEM_BUCKET,
-    KEY_BYTES_MAX, Meta,
+    KEY_BYTES_MAX, Meta, Seal,
 };
-use super::{META_BYTES, PAGE_HEADER, PAGE_SIZE};
+use super::{PAGE_HEADER, PAGE_SIZE, TXID};
 use crate::disk::{DiskError, DiskErrorKind, DiskFile};
 
 /// Finished pages are handed to the disk in writes of about this size.
@@ -22,10 +22,6 @@ const FILL_BYTES: usize = PAGE_SIZE * 9 / 10;
 
 /// bbolt puts a small bucket into its parent's page when it takes at most this.
 const INLINE_BYTES_MAX: usize = PAGE_SIZE / 4;
-
-/// The transaction that every image claims to come from. A constant, since images of equal content are equal;
-/// even, since it stands in page 0 then, and the next transaction of a bbolt that opens the image goes to page 1.
-const TXID: u64 = 2;
 
 /// Page 2; the content follows it.
 const FREELIST_PAGE: u64 = 2;
@@ -61,6 +57,7 @@ impl<F: DiskFile> Writer<F> {
             buffer: Vec::new(),
             buffer_page: FREELIST_PAGE,
             next: FREELIST_PAGE,
+            sum: 0,
         };
         pages.append(&Node::new(FLAG_FREELIST))?;
         Ok(Self {
@@ -334,6 +331,8 @@ struct PageWriter<F> {
     buffer_page: u64,
     /// The next free page.
     next: u64,
+    /// CRC-32C of all pages that the file has.
+    sum: u32,
 }
 
 impl<F: DiskFile> PageWriter<F> {
@@ -354,6 +353,7 @@ impl<F: DiskFile> PageWriter<F> {
     fn write_buffer(&mut self) -> Result<(), DiskError> {
         self.file
             .write_at(self.buffer_page * PAGE_SIZE as u64, &self.buffer)?;
+        self.sum = crc32c::crc32c_append(self.sum, &self.buffer);
         self.buffer_page = self.next;
         self.buffer.clear();
         self.buffer.shrink_to(2 * BUFFER_BYTES);
@@ -379,7 +379,8 @@ impl<F: DiskFile> PageWriter<F> {
                 }
                 .encode(),
             );
-            both.resize(both.len() + PAGE_SIZE - PAGE_HEADER - META_BYTES, 0);
+            both.extend_from_slice(&Seal { sum: self.sum }.encode());
+            both.resize((page as usize + 1) * PAGE_SIZE, 0);
         }
         self.file.write_at(0, &both)?;
         Ok(self.file)

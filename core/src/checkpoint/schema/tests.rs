@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use quorate_proto::authpb::{Permission, Role, User};
 use quorate_proto::etcdserverpb::AlarmMember;
 
+use super::super::bolt::without_seal;
 use super::*;
 use crate::checkpoint::bolt::MemoryFile;
 use crate::checkpoint::{ImageError, STORAGE_VERSION, load, write_image};
@@ -179,7 +180,7 @@ fn minimal_image_is_understood_and_reproduced() {
         key_value: Bytes::from_static(b"\x0a\x03foo\x10\x02\x18\x02\x20\x01\x2a\x03bar"),
     };
     assert_eq!(rows, [foo]);
-    assert_eq!(image(&contents, &rows), MINIMAL);
+    assert!(without_seal(&image(&contents, &rows)) == MINIMAL);
 }
 
 #[test]
