@@ -152,7 +152,10 @@ impl World {
     /// Somebody outside of the core goes off, or is heard or hears no more, or only slowly.
     fn make_worse(&mut self, member: MemberId) {
         let others: Vec<_> = self.machines.keys().copied().collect();
-        let fate = self.healing.below(5);
+        let mut fate = self.healing.below(5);
+        if self.machines[&member].disk.is_spoilt() {
+            fate = 0; // It might lead, and have nothing whole to send to a member of the core that is far behind.
+        }
         let slowness = (SLOW_NS_MAX / self.options.network.delay_ns).clamp(1, 20);
         self.note("stays outside of the core", member, fate);
         if fate == 0 {
@@ -191,6 +194,8 @@ impl World {
         self.heal_network();
         let members: BTreeSet<_> = self.machines.keys().copied().collect();
         for &member in &members {
+            // A leader whose image is damaged has nothing to send to a follower that is far behind.
+            self.machines[&member].disk.repair();
             self.turn_on(member);
         }
         self.begin_settling(members, !self.options.final_power_loss);

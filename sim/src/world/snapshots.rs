@@ -82,23 +82,19 @@ impl World {
             return Ok(());
         }
         let stored = self.store(to, index_of(&message), &image);
-        let disk = self.machines[&to].disk.clone();
-        self.give(
-            from,
-            Input::SnapshotSent {
-                to,
-                done: stored.is_ok() && !disk.is_dark(),
-            },
-        );
-        if disk.is_dark() {
+        if self.machines[&to].disk.is_dark() {
+            self.give(from, Input::SnapshotSent { to, done: false });
             return self.lose_power(to);
         }
-        let Ok((path, content)) = stored else {
-            return Ok(());
-        };
         let lease = lease::Config::new(self.options.tick, self.options.election_ticks, false);
-        match ReceivedImage::load(path.clone(), content, lease) {
-            Ok(image) => {
+        let loaded = stored
+            .ok()
+            .map(|(path, content)| (path.clone(), ReceivedImage::load(path, content, lease)));
+        let done = matches!(loaded, Some((_, Ok(_))));
+        self.give(from, Input::SnapshotSent { to, done });
+        match loaded {
+            None => Ok(()),
+            Some((_, Ok(image))) => {
                 self.count("snapshot received");
                 let image = Box::new(image);
                 self.give(
@@ -111,8 +107,15 @@ impl World {
                 );
                 Ok(())
             }
-            Err(error) => {
+            Some((path, Err(error))) => {
                 let _ = remove_arrived(&mut self.machines[&to].disk.clone(), &path);
+                let is_damaged = [from, to]
+                    .iter()
+                    .any(|member| self.machines[member].disk.is_spoilt());
+                if is_damaged {
+                    self.count("damaged snapshot refused");
+                    return Ok(());
+                }
                 let detail = format!("{from:?} sent a snapshot that cannot be read: {error}");
                 Err(Violation::new("contract.output", detail))
             }
