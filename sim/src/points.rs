@@ -202,6 +202,16 @@ pub const POINTS: &[Point] = &[
         "the compares of a transaction held",
     ),
     point(
+        "txn.compacted",
+        "txn refused: compacted",
+        "a transaction was refused, since it read a compacted revision",
+    ),
+    point(
+        "read.compacted",
+        "read of a compacted revision refused",
+        "a read of a past revision was refused",
+    ),
+    point(
         "compaction.done",
         "compaction done",
         "a compaction was applied",

@@ -201,7 +201,14 @@ impl FaultSpec {
         };
         let node = read_node(&mut table, form, &around.names)?;
         let from = read_from(&mut table, around)?;
-        let until = read_until(&mut table, form, around, &from)?;
+        // Its end may depend on whom it hit.
+        let mut faults = around.names.faults.to_vec();
+        faults.push(id.clone());
+        let names = Names {
+            faults: &faults,
+            ..around.names
+        };
+        let until = read_until(&mut table, form, &names, &from)?;
         let p_ppm = match table.take("p") {
             Some(value) => match value.number(Unit::Share)? {
                 Number::Fixed(ppm) => ppm,
@@ -381,7 +388,7 @@ fn read_from(table: &mut Table<'_>, around: &Surroundings<'_>) -> Result<Moment,
 fn read_until(
     table: &mut Table<'_>,
     form: &Form,
-    around: &Surroundings<'_>,
+    names: &Names<'_>,
     from: &Moment,
 ) -> Result<Until, ScenarioError> {
     if form.length == Length::Moment {
@@ -398,7 +405,7 @@ fn read_until(
     }
     if let Some(value) = table.take("until") {
         if is_when(value) {
-            let (predicate, at_most) = read_when(value, &around.names)?;
+            let (predicate, at_most) = read_when(value, names)?;
             found.push(Until::When(predicate, at_most));
         } else {
             let until = value.number(Unit::Duration(1))?;

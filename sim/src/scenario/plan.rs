@@ -101,7 +101,10 @@ impl FaultSpec {
             };
             let previous = (round > 0).then(|| plan.len() + added.len() - 1);
             let from = self.from(draws, &name, places, previous, shift_ns)?;
-            let until = self.until(draws, &name, places, &from, safety_ns)?;
+            // Its end may speak of itself, by the number after those before it.
+            let own = Some(plan.len() + added.len());
+            let with_own: Vec<_> = places.iter().copied().chain([own]).collect();
+            let until = self.until(draws, &name, &with_own, &from, safety_ns)?;
             let target = match draws.choice(&format!("{name}.node"), &self.node) {
                 Target::SameAs(fault) => Target::SameAs(places[fault]?),
                 Target::NotSameAs(fault) => Target::NotSameAs(places[fault]?),

@@ -102,6 +102,7 @@ impl Client {
             Response::Put(response) => response.header.as_ref(),
             Response::DeleteRange(response) => response.header.as_ref(),
             Response::Txn(response) => response.header.as_ref(),
+            Response::Compact(response) => response.header.as_ref(),
             _ => None,
         };
         let revision = revision.map_or(0, |header| header.revision);
@@ -359,7 +360,7 @@ impl World {
         let open = open.expect("a request that fits");
         match &result {
             Ok(response) => self.mark_reply(response),
-            Err(_) => self.count("request refused"),
+            Err(error) => self.mark_refusal(&open.call, error),
         }
         self.judge_lease(&open, &result)?;
         let mut answer = match &result {
@@ -431,6 +432,9 @@ impl World {
             floor,
         )?;
         self.note_answered(member, false);
+        if result.is_err() && request.revision > 0 {
+            self.count("read of a compacted revision refused");
+        }
         Ok(result.ok())
     }
 

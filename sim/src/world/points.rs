@@ -3,11 +3,13 @@
 
 use prost::Message as _;
 use quorate_core::boundary::{Response, Write};
+use quorate_core::error::RequestError;
 use quorate_core::types::MemberId;
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::raftpb::{Message, MessageType};
 
 use super::World;
+use super::workload::Call;
 use crate::check::raft::Position;
 use crate::load::WatchStart;
 
@@ -98,6 +100,15 @@ impl World {
             Response::LeaseRenewed { ttl: 0 } => self.count("lease not renewed"),
             Response::LeaseRenewed { .. } => self.count("lease renewed"),
             _ => {}
+        }
+    }
+
+    /// A member answers that it does not.
+    pub(super) fn mark_refusal(&mut self, call: &Call, error: &RequestError) {
+        self.count("request refused");
+        let is_txn = matches!(call, Call::Propose(request) if request.txn.is_some());
+        if is_txn && *error == RequestError::Compacted {
+            self.count("txn refused: compacted");
         }
     }
 
