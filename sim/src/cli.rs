@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
+use quorate_sim::crash_points;
 use quorate_sim::run::catch_panics;
 use quorate_sim::scenario::{self, Scenario, ScenarioError};
 
@@ -71,6 +72,13 @@ enum Command {
     },
     /// Run each seed twice, in two processes, and compare the hashes of the traces.
     CheckDeterminism(RunArguments),
+    /// Run one script of 200 operations again and again, with the power going at each operation of a disk in turn; and with
+    /// all copies of the data but one damaged.
+    CrashPoints {
+        /// Take only every n-th point.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+        every: u64,
+    },
 }
 
 /// Which seeds of what, and how.
@@ -189,6 +197,7 @@ pub(crate) fn main() -> ExitCode {
         }),
         Some(Command::List { scenarios }) => list(&scenarios),
         Some(Command::CheckDeterminism(run_arguments)) => determinism::check(&run_arguments),
+        Some(Command::CrashPoints { every }) => Ok(cut_power(every)),
     };
     done.unwrap_or_else(|error| {
         eprintln!("{error}");
@@ -300,6 +309,18 @@ fn list(paths: &[String]) -> Result<ExitCode, ScenarioError> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn cut_power(every: u64) -> ExitCode {
+    let begun = Instant::now();
+    let mut is_good = true;
+    for sweep in crash_points::SWEEPS {
+        let swept = sweep.run(every);
+        say(&swept.to_string());
+        is_good &= swept.failures.is_empty();
+    }
+    say(&format!("{:.1} s", begun.elapsed().as_secs_f64()));
+    ExitCode::from(u8::from(!is_good))
 }
 
 /// A line on stdout, for as long as somebody reads there.

@@ -3,6 +3,8 @@
 
 pub mod check;
 pub mod clock;
+pub mod crash_points;
+pub mod decisions;
 pub mod disk;
 pub mod embedded;
 pub mod load;

@@ -49,6 +49,19 @@ pub struct Options {
     pub restart_ns: u64,
     /// Whether first only a core of the cluster heals, and must work alone, while the rest stays as bad as it can be.
     pub core_first: bool,
+    /// Where the power goes, exactly.
+    pub crash_point: Option<CrashPoint>,
+}
+
+/// A disk operation in whose middle the power goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CrashPoint {
+    /// The member on whose disk it is, by number from 1.
+    pub member: u64,
+    /// How many operations of that disk come before it.
+    pub operation: u64,
+    /// Whether the machines of all other members lose their power at the same moment.
+    pub takes_all: bool,
 }
 
 /// The clocks.
@@ -113,7 +126,7 @@ impl Options {
     pub fn draw_calm(seed: u64) -> Self {
         let stream = &mut Stream::new(seed, Purpose::Options, 0);
         let members = *stream.pick(&[1, 3, 3, 3, 3, 3, 5, 5]);
-        let tick_ms = *stream.pick(&[10, 20, 50, 100]);
+        let tick_ms = *stream.pick(&[10, 20, 50, 100, 100]);
         let election_ticks = *stream.pick(&[5, 10, 10, 20]);
         let election_ns = tick_ms * MILLISECOND * u64::from(election_ticks);
         Self {
@@ -122,7 +135,7 @@ impl Options {
             election_ticks,
             pre_vote: !stream.chance(150_000),
             request_timeout: Duration::from_nanos(2 * SECOND + 2 * election_ns),
-            safety_ns: (*stream.pick(&[3, 6, 12]) * SECOND).max(6 * election_ns),
+            safety_ns: (*stream.pick(&[2, 3, 4, 6, 12]) * SECOND).max(6 * election_ns),
             final_power_loss: stream.chance(300_000),
             load: Load::draw(seed),
             storage: StorageOptions::draw(stream),
@@ -133,6 +146,7 @@ impl Options {
             },
             restart_ns: *stream.pick(&[50 * MILLISECOND, 500 * MILLISECOND, 2 * election_ns]),
             core_first: stream.chance(400_000),
+            crash_point: None,
             plan: Vec::new(),
         }
     }

@@ -4,6 +4,8 @@
 //! different run. So there is no generator that all share: each use has its own [`Stream`], named by its
 //! [`Purpose`] and, where it applies, by a node or client.
 
+use crate::decisions;
+
 /// What a stream is drawn for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
@@ -43,6 +45,8 @@ pub enum Purpose {
 pub struct Stream {
     key: u64,
     counter: u64,
+    /// What whoever records the run knows it by; 0 if nobody does.
+    number: u32,
 }
 
 /// A bijection of 64 bits in which every input bit reaches every output bit (Stafford's mix 13).
@@ -52,22 +56,41 @@ pub fn mix(mut word: u64) -> u64 {
     word ^ (word >> 31)
 }
 
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+fn key(seed: u64, purpose: u64, node: u64) -> u64 {
+    let key = mix(seed.wrapping_add(STEP));
+    let key = mix(key ^ mix(purpose.wrapping_mul(STEP)));
+    mix(key ^ mix(node.wrapping_add(STEP).wrapping_mul(3)))
+}
+
+fn draw(key: u64, counter: u64) -> u64 {
+    mix(key.wrapping_add(counter.wrapping_mul(STEP)))
+}
+
+/// The draw of this number, from 1, of the stream of a purpose and a node.
+pub(crate) fn draw_at(seed: u64, purpose: u64, node: u64, counter: u64) -> u64 {
+    draw(key(seed, purpose, node), counter)
+}
+
 impl Stream {
     /// The stream of `purpose` for `node` (0 where there is none) in the run of `seed`.
     pub fn new(seed: u64, purpose: Purpose, node: u64) -> Self {
-        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-        let key = mix(seed.wrapping_add(STEP));
-        let key = mix(key ^ mix((purpose as u64).wrapping_mul(STEP)));
-        let key = mix(key ^ mix(node.wrapping_add(STEP).wrapping_mul(3)));
-        Self { key, counter: 0 }
+        Self {
+            key: key(seed, purpose as u64, node),
+            counter: 0,
+            number: decisions::on_stream(purpose as u64, node),
+        }
     }
 
     /// The next 64 bits.
     pub fn draw(&mut self) -> u64 {
         self.counter += 1;
-        mix(self
-            .key
-            .wrapping_add(self.counter.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+        let value = draw(self.key, self.counter);
+        if self.number == 0 {
+            return value;
+        }
+        decisions::on_draw(self.number, self.counter, value)
     }
 
     /// A number below `limit`, which is not 0.

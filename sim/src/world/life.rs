@@ -224,6 +224,13 @@ impl World {
     pub(super) fn lose_power(&mut self, member: MemberId) -> Result<(), Violation> {
         self.go_dark(member);
         self.boot_later(member);
+        let point = self.options.crash_point.take();
+        if point.is_some_and(|point| point.takes_all) {
+            let others = self.machines.keys().copied().filter(|it| *it != member);
+            for other in others.collect::<Vec<_>>() {
+                self.lose_power(other)?;
+            }
+        }
         Ok(())
     }
 

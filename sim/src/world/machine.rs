@@ -119,15 +119,21 @@ pub(super) enum LogStage {
 
 impl Machine {
     pub(super) fn new(seed: u64, number: u64, options: &Options) -> Self {
+        // Each point leaves something else of what was not synced.
+        let point = options.crash_point.map_or(0, |point| point.operation + 1);
+        let disk = SimDisk::new(
+            Stream::new(seed, Purpose::Disk, number + (point << 8)),
+            DiskFaults {
+                torn_ppm: options.disk.torn_ppm,
+                capacity_bytes: None,
+            },
+        );
+        if let Some(point) = options.crash_point.filter(|it| it.member == number) {
+            disk.set_fuse(point.operation);
+        }
         Self {
             number,
-            disk: SimDisk::new(
-                Stream::new(seed, Purpose::Disk, number),
-                DiskFaults {
-                    torn_ppm: options.disk.torn_ppm,
-                    capacity_bytes: None,
-                },
-            ),
+            disk,
             clock: Clock::draw(seed, number, options.clocks.rate_ppm),
             timing: Stream::new(seed, Purpose::DiskTiming, number),
             arrivals: 0,
