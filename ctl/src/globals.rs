@@ -12,6 +12,7 @@ use crate::failure::{Exit, Failure, describe, log_line};
 use crate::go::duration;
 use crate::go::number::{parse_bool, parse_int};
 use crate::output::{Format, Printer};
+use crate::password;
 
 /// Flags of every command.
 #[derive(Clone, Debug, Args)]
@@ -363,14 +364,12 @@ async fn connect(flags: &GlobalFlags, config: Config) -> Result<Client, Failure>
         return Client::new(config).map_err(refuse);
     }
     let (name, password) = if flags.password.is_empty() {
-        let Some((name, password)) = flags.user.split_once(':') else {
-            let words = "--user: asking for a password is not supported yet by this version; give name:password or \
-                         --password";
-            return Err(Failure::arguments(words));
-        };
-        (name, password)
+        match flags.user.split_once(':') {
+            Some((name, password)) => (name, password.to_string()),
+            None => (flags.user.as_str(), password::of_caller()?),
+        }
     } else {
-        (flags.user.as_str(), flags.password.as_str())
+        (flags.user.as_str(), flags.password.clone())
     };
     // Authenticating has the dial timeout, whatever the command's patience is.
     let guest = Config {
@@ -378,7 +377,7 @@ async fn connect(flags: &GlobalFlags, config: Config) -> Result<Client, Failure>
         ..config.clone()
     };
     let guest = Client::new(guest).map_err(refuse)?;
-    match guest.authenticate(name, password).await {
+    match guest.authenticate(name, &password).await {
         Ok(token) => Client::new(Config {
             token: Some(token),
             ..config

@@ -17,6 +17,7 @@ mod globals;
 mod go;
 mod operation;
 mod output;
+mod password;
 
 use std::process::ExitCode;
 

@@ -1,6 +1,7 @@
 //! The commands, one file each: flags, what is asked, and how the answer ends.
 
 mod alarm;
+mod auth;
 mod compaction;
 pub(crate) mod del;
 mod endpoint;
@@ -9,9 +10,13 @@ mod lease;
 mod member;
 mod move_leader;
 pub(crate) mod put;
+mod role;
 mod txn;
+mod user;
 mod version;
 mod watch;
+
+use std::ffi::OsStr;
 
 use clap::Subcommand;
 
@@ -45,6 +50,15 @@ pub(crate) enum Command {
     /// Alarm related commands
     #[command(infer_subcommands = true)]
     Alarm(alarm::Alarm),
+    /// Enable, disable, or check authentication
+    #[command(infer_subcommands = true)]
+    Auth(auth::Auth),
+    /// User related commands
+    #[command(infer_subcommands = true)]
+    User(user::User),
+    /// Role related commands
+    #[command(infer_subcommands = true)]
+    Role(role::Role),
     /// Transfers leadership to another etcd cluster member
     MoveLeader(move_leader::MoveLeader),
     /// Prints the version of etcdctl
@@ -65,17 +79,25 @@ impl Command {
             Self::Member(member) => member.run(context).await,
             Self::Endpoint(endpoint) => endpoint.run(context).await,
             Self::Alarm(alarm) => alarm.run(context).await,
+            Self::Auth(auth) => auth.run(context).await,
+            Self::User(user) => user.run(context).await,
+            Self::Role(role) => role.run(context).await,
             Self::MoveLeader(move_leader) => move_leader.run(context).await,
             Self::Version => version::run(),
         }
     }
 }
 
+/// A name from the command line: protobuf takes no other text than UTF-8.
+fn text(argument: &OsStr) -> String {
+    argument.to_string_lossy().into_owned()
+}
+
 /// The range end that means "all keys from the first one on".
-const NO_END: &[u8] = b"\0";
+pub(crate) const NO_END: &[u8] = b"\0";
 
 /// The end of the range of all keys with a prefix.
-fn prefix_end(prefix: &[u8]) -> Vec<u8> {
+pub(crate) fn prefix_end(prefix: &[u8]) -> Vec<u8> {
     let last = prefix.iter().rposition(|&byte| byte != 0xff);
     match last {
         Some(last) => {

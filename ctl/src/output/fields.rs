@@ -48,7 +48,16 @@ pub(super) fn render(printer: &Printer, answer: &Answer<'_>) -> Result<Vec<u8>, 
                 lines.text.push('\n');
             }
         }
-        Answer::MoveLeader { .. } => return Err(super::unsupported("fields")),
+        Answer::Role(_, response) => lines.role(response),
+        Answer::Roles(response) => {
+            lines.header(&response.header);
+            let roles = response.roles.iter().map(|role| quote(role.as_bytes()));
+            lines.line("Roles", roles.collect::<Vec<_>>().join(" "));
+        }
+        Answer::Done { header, .. } => lines.header(header),
+        Answer::AuthStatus(_) | Answer::User(..) | Answer::Users(_) | Answer::MoveLeader { .. } => {
+            return Err(super::unsupported("fields"));
+        }
     }
     Ok(lines.text.into_bytes())
 }
@@ -201,6 +210,19 @@ impl Lines {
         );
         self.line("DowngradeEnabled", downgrade.enabled);
         self.text.push('\n');
+    }
+
+    fn role(&mut self, response: &pb::AuthRoleGetResponse) {
+        self.header(&response.header);
+        for permission in &response.perm {
+            // etcdctl has two spaces here.
+            self.line(
+                "PermType",
+                format!(" {}", permission.perm_type().as_str_name()),
+            );
+            self.line("Key", quote(&permission.key));
+            self.line("RangeEnd", quote(&permission.range_end));
+        }
     }
 
     fn hash_kv(&mut self, hash: &HashKv) {

@@ -197,6 +197,16 @@ pub(super) fn render(printer: &Printer, answer: &Answer<'_>) -> Result<Vec<u8>, 
         Answer::Status(list) => Json::list_or_null(list.iter().map(status)),
         Answer::HashKv(list) => Json::list_or_null(list.iter().map(hash_kv)),
         Answer::Alarms(response) => alarms(response),
+        Answer::AuthStatus(response) => Json::object()
+            .message("header", header(response.header.as_ref()))
+            .optional("enabled", Json::flag(response.enabled))
+            .optional("authRevision", Json::number(response.auth_revision))
+            .end(),
+        Answer::User(_, response) => names(&response.header, "roles", &response.roles),
+        Answer::Users(response) => names(&response.header, "users", &response.users),
+        Answer::Role(_, response) => role(response),
+        Answer::Roles(response) => names(&response.header, "roles", &response.roles),
+        Answer::Done { header, .. } => header_only(header.as_ref()),
         Answer::MoveLeader { response, .. } => header_only(response.header.as_ref()),
     };
     let mut line = json.text.into_bytes();
@@ -404,6 +414,27 @@ fn hash_kv(hash: &HashKv) -> Json {
     Json::object()
         .field("Endpoint", Json::text(&hash.endpoint))
         .field("HashKV", inner.end())
+        .end()
+}
+
+fn names(head: &Option<pb::ResponseHeader>, name: &str, names: &[String]) -> Json {
+    Json::object()
+        .message("header", header(head.as_ref()))
+        .optional(name, Json::list(names.iter().map(Json::text)))
+        .end()
+}
+
+fn role(response: &pb::AuthRoleGetResponse) -> Json {
+    let permissions = response.perm.iter().map(|permission| {
+        Json::object()
+            .optional("permType", Json::number(permission.perm_type))
+            .optional("key", Json::bytes(&permission.key))
+            .optional("range_end", Json::bytes(&permission.range_end))
+            .end()
+    });
+    Json::object()
+        .message("header", header(response.header.as_ref()))
+        .optional("perm", Json::list(permissions))
         .end()
 }
 

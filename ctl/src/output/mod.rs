@@ -63,6 +63,23 @@ pub(crate) enum Answer<'a> {
     HashKv(&'a [HashKv]),
     /// alarm list and disarm
     Alarms(&'a pb::AlarmResponse),
+    /// auth status
+    AuthStatus(&'a pb::AuthStatusResponse),
+    /// user get, with the user
+    User(&'a str, &'a pb::AuthUserGetResponse),
+    /// user list
+    Users(&'a pb::AuthUserListResponse),
+    /// role get, with the role
+    Role(&'a str, &'a pb::AuthRoleGetResponse),
+    /// role list
+    Roles(&'a pb::AuthRoleListResponse),
+    /// An answer that says no more than that it is done.
+    Done {
+        /// The same for people.
+        words: &'a str,
+        /// All that it holds.
+        header: &'a Option<pb::ResponseHeader>,
+    },
     /// move-leader
     MoveLeader {
         /// Who led.

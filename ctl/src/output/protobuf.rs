@@ -39,6 +39,13 @@ pub(super) fn render(answer: &Answer<'_>) -> Result<Vec<u8>, Failure> {
             return Err(super::unsupported("protobuf"));
         }
         Answer::Alarms(response) => response.encode_to_vec(),
+        Answer::AuthStatus(response) => response.encode_to_vec(),
+        Answer::User(_, response) => response.encode_to_vec(),
+        Answer::Users(response) => response.encode_to_vec(),
+        Answer::Role(_, response) => response.encode_to_vec(),
+        Answer::Roles(response) => response.encode_to_vec(),
+        // Any message that holds a header and nothing else has these bytes.
+        Answer::Done { header, .. } => pb::AuthEnableResponse { header: **header }.encode_to_vec(),
         Answer::MoveLeader { response, .. } => response.encode_to_vec(),
     })
 }

@@ -2,10 +2,12 @@
 
 use std::fmt::Write;
 
+use quorate_proto::authpb::{Permission, permission};
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::mvccpb::KeyValue;
 
 use super::{Answer, Health, Printer, table};
+use crate::commands::{NO_END, prefix_end};
 
 pub(super) fn render(printer: &Printer, answer: &Answer<'_>) -> Vec<u8> {
     let text = match answer {
@@ -30,6 +32,18 @@ pub(super) fn render(printer: &Printer, answer: &Answer<'_>) -> Vec<u8> {
         Answer::Status(list) => rows(&table::status_rows(list)),
         Answer::HashKv(list) => rows(&table::hash_kv_rows(list)),
         Answer::Alarms(response) => alarms(response),
+        Answer::AuthStatus(response) => format!(
+            "Authentication Status: {}\nAuthRevision: {}\n",
+            response.enabled, response.auth_revision
+        ),
+        Answer::User(name, response) => {
+            let roles = response.roles.iter().map(|role| format!(" {role}"));
+            format!("User: {name}\nRoles:{}\n", roles.collect::<String>())
+        }
+        Answer::Users(response) => lines(&response.users),
+        Answer::Role(name, response) => return role(name, response),
+        Answer::Roles(response) => lines(&response.roles),
+        Answer::Done { words, .. } => format!("{words}\n"),
         Answer::MoveLeader { from, to, .. } => {
             format!("Leadership transferred from {from:x} to {to:x}\n")
         }
@@ -132,6 +146,41 @@ fn leases(response: &pb::LeaseLeasesResponse) -> String {
         writeln!(text, "{:016x}", lease.id).expect("memory takes it");
     }
     text
+}
+
+fn lines(texts: &[String]) -> String {
+    texts.iter().map(|text| format!("{text}\n")).collect()
+}
+
+/// Readable keys, then writable ones; what may be both read and written is in both lists.
+fn role(name: &str, response: &pb::AuthRoleGetResponse) -> Vec<u8> {
+    let mut out = format!("Role {name}\n").into_bytes();
+    for (title, other) in [
+        ("KV Read:\n", permission::Type::Write),
+        ("KV Write:\n", permission::Type::Read),
+    ] {
+        out.extend_from_slice(title.as_bytes());
+        for permission in &response.perm {
+            if permission.perm_type() != other {
+                keys_of(permission, &mut out);
+            }
+        }
+    }
+    out
+}
+
+fn keys_of(permission: &Permission, out: &mut Vec<u8>) {
+    let (key, end) = (&permission.key[..], &permission.range_end[..]);
+    let parts: &[&[u8]] = match end {
+        b"" => &[b"\t", key],
+        NO_END => &[b"\t[", key, b", <open ended>"],
+        end => &[b"\t[", key, b", ", end, b")"],
+    };
+    out.extend(parts.concat());
+    if !end.is_empty() && !key.is_empty() && prefix_end(key) == end {
+        out.extend([b" (prefix ", key, b")"].concat());
+    }
+    out.push(b'\n');
 }
 
 fn rows(rows: &[Vec<String>]) -> String {

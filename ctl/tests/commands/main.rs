@@ -2,6 +2,7 @@
 //! canned answer is the captured one; elsewhere (some leases, watch) the form is captured and the values are the canned
 //! ones. Where words are our own, the test says so.
 
+mod auth;
 mod server;
 
 use std::io::Write;

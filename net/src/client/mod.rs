@@ -10,6 +10,7 @@
 //! connection could be made, so that nothing was sent. A read is repeated as long as servers answer `Unavailable`.
 //! Streams (watch, keep-alive) are opened on one endpoint and belong to their caller.
 
+mod auth;
 mod endpoint;
 mod error;
 mod watch;

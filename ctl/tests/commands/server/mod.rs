@@ -1,8 +1,11 @@
 //! A server with canned answers, those that a real etcd 3.7.1 gave when the expected outputs were captured.
 
+mod auth;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use quorate_net::grpc::etcdserverpb::auth_server::AuthServer;
 use quorate_net::grpc::etcdserverpb::cluster_server::{Cluster, ClusterServer};
 use quorate_net::grpc::etcdserverpb::kv_server::{Kv, KvServer};
 use quorate_net::grpc::etcdserverpb::lease_server::{Lease, LeaseServer};
@@ -34,6 +37,7 @@ pub(crate) fn start() -> (SocketAddr, Asked) {
                 .send(listener.local_addr().expect("bound"))
                 .expect("the test waits");
             Server::builder()
+                .add_service(AuthServer::new(canned.clone()))
                 .add_service(KvServer::new(canned.clone()))
                 .add_service(LeaseServer::new(canned.clone()))
                 .add_service(ClusterServer::new(canned.clone()))
@@ -57,6 +61,11 @@ impl Canned {
             .lock()
             .expect("no panic")
             .push(format!("{:?}", request.get_ref()));
+    }
+
+    fn has_seen(&self, request: &str) -> bool {
+        let asked = self.asked.lock().expect("no panic");
+        asked.iter().any(|text| text.starts_with(request))
     }
 }
 
