@@ -96,6 +96,11 @@ impl Node {
         };
         let record = image.record();
         let ReceivedImage { state, install } = *image;
+        // An installation that a crash has cut leaves an image, and so a state, that is ahead of the log. What is older
+        // is of no use then; the same is taken, for the log's sake.
+        if state.index < self.state.index {
+            return self.out.push(Output::Discard(install));
+        }
         match self.consensus.receive_snapshot(message, record, install) {
             Ok(()) => self.accepted = Some(Box::new(state)),
             Err(install) => self.out.push(Output::Discard(install)),
@@ -109,7 +114,7 @@ impl Node {
             .take()
             .expect("raft restores what it was given");
         assert!(
-            state.index > self.state.index,
+            state.index >= self.state.index,
             "a snapshot never takes the state back"
         );
         // Views belong to the store and to the auth store, which stay; only their content is another.

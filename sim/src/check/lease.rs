@@ -210,6 +210,12 @@ impl Leases {
         Ok(all_ended)
     }
 
+    /// Whether a lease has ended; `None` if it was never granted.
+    pub fn has_ended(&self, lease: i64) -> Option<bool> {
+        let known = self.leases.get(&lease)?;
+        Some(known.ended_ns.is_some())
+    }
+
     /// How long the longest lease that is left may last, by the slowest clock.
     pub fn longest_ns(&self) -> u64 {
         let left = self.leases.values().filter(|it| it.ended_ns.is_none());

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Settled means: all members (of the core) run and have applied everything, each of them has answered a new write and a
-//! new linearizable read, one of them leads and has done so for a while, no request is without an answer, every watch
+//! new linearizable read and told a watch of a change, a lease was granted (and has ended, of a core), one of them leads and has done so for a while, no request is without an answer, every watch
 //! has heard everything. In the end all states are equal, and so are the checkpoints that all members write, byte by byte;
 //! and the leases that are left, which nobody renews any more, end in time.
 //!
@@ -21,7 +21,7 @@ use quorate_core::types::{MemberId, Revision};
 
 use super::clients::PROBE;
 use super::machine::OpenRequest;
-use super::workload::Call;
+use super::workload::{Call, probe_grant};
 use super::{Event, World};
 use crate::check::Violation;
 use crate::check::convergence::{self, Ending};
@@ -34,6 +34,8 @@ const OUTSIDE: usize = usize::MAX;
 const SLOW_NS_MAX: u64 = 50_000_000;
 /// A leader must stay for so many election timeouts.
 const STABLE_ELECTIONS: u64 = 3;
+/// Leases from this number on are asked for by settling.
+const PROBE_LEASES: i64 = 1 << 40;
 /// How often it is looked at.
 const LOOK_NS: u64 = 100_000_000;
 
@@ -52,6 +54,8 @@ pub(super) enum Stage {
         leader: (Option<MemberId>, u64),
         /// What each member has answered since: (writes, reads).
         answered: BTreeMap<MemberId, (u64, u64)>,
+        /// A lease that must be granted, and by a core alone be ended.
+        lease: i64,
         /// Whether the power loss at the end is over, or there is none.
         is_last: bool,
     },
@@ -208,11 +212,14 @@ impl World {
     }
 
     fn begin_settling(&mut self, core: BTreeSet<MemberId>, is_last: bool) {
+        self.watch_probes(&core);
+        self.settled += 1;
         self.stage = Stage::Settling {
             core,
             until_ns: self.settling_until_ns(),
             leader: (None, self.now_ns),
             answered: BTreeMap::new(),
+            lease: PROBE_LEASES + self.settled,
             is_last,
         };
         self.at(self.now_ns + LOOK_NS, Event::Settle);
@@ -353,23 +360,42 @@ impl World {
         Ok(!all_ended)
     }
 
-    /// Asks each member that has not answered yet for a write and a read.
+    /// Asks each member that has not answered yet, or has told nobody of a change, for a write and a read; and somebody for
+    /// a lease.
     fn probe(&mut self) {
-        let Stage::Settling { core, answered, .. } = &self.stage else {
+        let Stage::Settling {
+            core,
+            answered,
+            lease,
+            ..
+        } = &self.stage
+        else {
             return;
         };
-        let (core, answered) = (core.clone(), answered.clone());
-        for member in core {
+        let (core, answered, lease) = (core.clone(), answered.clone(), *lease);
+        for &member in &core {
             let has_answered = answered.get(&member);
-            if has_answered.is_some_and(|&(writes, reads)| writes > 0 && reads > 0) {
+            let has_answered = has_answered.is_some_and(|&(writes, reads)| writes > 0 && reads > 0);
+            if has_answered && self.has_told(member) {
                 continue;
             }
-            let process = self.machines[&member].process.as_ref();
-            let is_asked = |open: &OpenRequest| open.client == PROBE;
-            if process.is_some_and(|process| !process.open.values().any(is_asked)) {
+            if self.can_be_probed(member) {
                 self.probe_member(member);
             }
         }
+        if self.leases.has_ended(lease).is_none()
+            && let Some(member) = core.into_iter().find(|it| self.can_be_probed(*it))
+        {
+            let called = self.ask(member, PROBE, self.now_ns, probe_grant(lease));
+            called.expect("nothing is answered at once");
+        }
+    }
+
+    /// Whether a member runs and has answered everything that settling has asked it.
+    fn can_be_probed(&self, member: MemberId) -> bool {
+        let process = self.machines[&member].process.as_ref();
+        let is_asked = |open: &OpenRequest| open.client == PROBE;
+        process.is_some_and(|process| !process.open.values().any(is_asked))
     }
 
     /// What has not settled.
@@ -378,6 +404,7 @@ impl World {
             core,
             answered,
             leader,
+            lease,
             ..
         } = &self.stage
         else {
@@ -394,6 +421,9 @@ impl World {
                     "{member:?} has answered {writes} writes and {reads} reads"
                 ));
             }
+            if !self.has_told(*member) {
+                return Some(format!("{member:?} has told its watch of no change"));
+            }
             let position = self.raft.position(*member);
             if position.applied != last {
                 return Some(format!(
@@ -403,6 +433,12 @@ impl World {
             if let Some((ticket, open)) = process.open.first_key_value() {
                 return Some(format!("{member:?} owes an answer to {ticket:?}: {open:?}"));
             }
+        }
+        let is_core = core.len() < self.machines.len();
+        match self.leases.has_ended(*lease) {
+            None => return Some(format!("lease {lease} is not granted")),
+            Some(false) if is_core => return Some(format!("lease {lease} does not end")),
+            _ => {}
         }
         let members: Vec<_> = self.machines.keys().copied().collect();
         let missed = (0..).zip(&self.watchers).find_map(|(number, watcher)| {

@@ -71,6 +71,8 @@ pub struct World {
     clients: Vec<Client>,
     watchers: Vec<Watcher>,
     stage: Stage,
+    /// How often it was to settle.
+    settled: i64,
     faults: Vec<FaultState>,
     /// Faults whose beginning or end waits for something.
     awaited: Vec<usize>,
@@ -176,6 +178,7 @@ impl World {
             clients: clients(seed, &options.load),
             watchers: watchers(seed, &options.load),
             stage: Stage::Safety,
+            settled: 0,
             faults: (0..options.plan.len())
                 .map(|number| FaultState::new(seed, number))
                 .collect(),

@@ -1,5 +1,7 @@
 //! Watchers: clients that follow some keys through one member at a time, and go on elsewhere when that one dies.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use prost::Message as _;
 use quorate_core::types::MemberId;
@@ -8,12 +10,12 @@ use quorate_proto::etcdserverpb as pb;
 use quorate_proto::etcdserverpb::watch_create_request::FilterType;
 use quorate_proto::etcdserverpb::watch_request::RequestUnion;
 
-use super::workload::key;
+use super::workload::{key, probe_key};
 use super::{Doing, Event, World, name};
 use crate::check::Violation;
 use crate::check::ledger::Ledger;
 use crate::check::watch::{Follow, Heard};
-use crate::load::{Group, Target, WatchStart, WatchWork};
+use crate::load::{Group, Target, WatchStart, WatchWork, Work};
 use crate::random::{Purpose, Stream};
 
 /// Responses that a watcher takes before it lets the member do something else.
@@ -25,6 +27,10 @@ pub(super) struct Watcher {
     /// The longest time that it does not read.
     think_ns: u64,
     target: Target,
+    /// The only member that it asks, if it is one of those that look in the end whether each member tells of changes.
+    home: Option<MemberId>,
+    /// Events that it has heard since that end began.
+    pub(super) events: u64,
     /// Where it begins, until that is known.
     start: Option<WatchStart>,
     follow: Follow,
@@ -55,6 +61,8 @@ impl Watcher {
         Self {
             think_ns: group.think_ns,
             target: group.target,
+            home: None,
+            events: 0,
             start: Some(start),
             progress_notify: stream.chance(500_000),
             stream,
@@ -62,6 +70,22 @@ impl Watcher {
             at: None,
             is_pulling: false,
         }
+    }
+
+    /// One that asks only this member, for what settling writes.
+    fn probe(seed: u64, number: u64, home: MemberId) -> Self {
+        let mut watcher = Self::new(seed, number, &Group::of(Work::Put), WatchWork::USUAL);
+        watcher.home = Some(home);
+        watcher.start = Some(WatchStart::Now);
+        watcher.think_ns = 1_000_000;
+        watcher.follow = Follow {
+            key: probe_key(),
+            range_end: Bytes::new(),
+            prev_kv: false,
+            no_delete: false,
+            next: 0,
+        };
+        watcher
     }
 
     fn request(&self) -> pb::WatchRequest {
@@ -105,6 +129,7 @@ impl Watcher {
     /// The member that it is connected to, or waits for and no other.
     pub(super) fn place(&self, number: usize, members: &[MemberId]) -> Option<MemberId> {
         let waits_for = (self.target == Target::Each).then(|| members[number % members.len()]);
+        let waits_for = self.home.or(waits_for);
         self.at.map(|(member, _)| member).or(waits_for)
     }
 
@@ -122,6 +147,27 @@ impl Watcher {
 }
 
 impl World {
+    /// From now on each of these members must tell of a change, to a watch of its own.
+    pub(super) fn watch_probes(&mut self, members: &BTreeSet<MemberId>) {
+        for &member in members {
+            let is_there = |watcher: &Watcher| watcher.home == Some(member);
+            let number = self.watchers.iter().position(is_there).unwrap_or_else(|| {
+                let number = self.watchers.len();
+                let watcher = Watcher::probe(self.seed, number as u64, member);
+                self.watchers.push(watcher);
+                number
+            });
+            self.watchers[number].events = 0;
+            self.at(self.now_ns, Event::WatcherConnects(number));
+        }
+    }
+
+    /// Whether a member has told its own watch of a change.
+    pub(super) fn has_told(&self, member: MemberId) -> bool {
+        let mut own = self.watchers.iter().filter(|it| it.home == Some(member));
+        own.all(|watcher| watcher.events > 0)
+    }
+
     pub(super) fn watcher_connects(&mut self, number: usize) {
         let members: Vec<_> = self.machines.keys().copied().collect();
         let leader = self.leader();
@@ -131,6 +177,7 @@ impl World {
         }
         let leader = leader.filter(|_| members.len() > 1);
         let member = match (watcher.target, leader) {
+            _ if watcher.home.is_some() => watcher.home.expect("just looked at"),
             (Target::Each, _) => members[number % members.len()],
             (Target::Leader, Some(leader)) => leader,
             (Target::Follower, Some(leader)) => {
@@ -225,6 +272,7 @@ impl World {
                 .event(self.now_ns, &words, &response.encode_to_vec(), || {
                     format!("{} tells watcher {number}: {response:?}", name(member))
                 });
+            watcher.events += response.events.len() as u64;
             match watcher
                 .follow
                 .hear(&mut self.facts, &self.ledger, &response)?

@@ -142,10 +142,20 @@ pub(super) fn equals(key: Bytes, operand: TargetUnion) -> pb::Compare {
     }
 }
 
+/// What settling writes to.
+pub(super) fn probe_key() -> Bytes {
+    Bytes::from_static(b"probe")
+}
+
+/// A lease that only settling asks for, as short as the cluster allows.
+pub(super) fn probe_grant(id: i64) -> Call {
+    propose(|request| request.lease_grant = Some(pb::LeaseGrantRequest { ttl: 1, id }))
+}
+
 /// A put that only settling makes.
 pub(super) fn probe_put(number: u64) -> Call {
     put(pb::PutRequest {
-        key: Bytes::from_static(b"probe"),
+        key: probe_key(),
         value: Bytes::from(number.to_string()),
         ..pb::PutRequest::default()
     })
