@@ -192,7 +192,7 @@ pub(crate) fn main() -> ExitCode {
         }
         .map(|subject| repeat(seed, &subject, quiet)),
         Some(Command::Explain { scenario, seed }) => find_one(scenario.as_deref()).map(|subject| {
-            say(&explain(&subject, seed));
+            say(explain(&subject, seed));
             ExitCode::SUCCESS
         }),
         Some(Command::List { scenarios }) => list(&scenarios),
@@ -230,7 +230,7 @@ fn run(arguments: &RunArguments) -> Result<ExitCode, ScenarioError> {
     batch.run(|ran| {
         let subject = &subjects[ran.subject];
         if arguments.json {
-            say(&json::of_seed(subject, &ran));
+            say(json::of_seed(subject, &ran));
         } else {
             report.show_failure(subject, &ran.report);
         }
@@ -241,14 +241,14 @@ fn run(arguments: &RunArguments) -> Result<ExitCode, ScenarioError> {
         }
     });
     if arguments.json {
-        report.each_summary(|subject, summary| say(&json::of_summary(subject, summary)));
+        report.each_summary(|subject, summary| say(json::of_summary(subject, summary)));
         for (name, reason) in &skipped {
-            say(&json::of_skipped(name, reason));
+            say(json::of_skipped(name, reason));
         }
     } else {
         report.print(begun.elapsed());
         for (name, reason) in &skipped {
-            println!("{name} was skipped: {reason}");
+            say(format_args!("{name} was skipped: {reason}"));
         }
         report.print_verdict();
     }
@@ -259,7 +259,7 @@ fn print_hash(subjects: &[Subject], ran: &Ran) {
     let hash = ran.report.hash;
     let hash = hash.map_or_else(|| "panic".to_owned(), |hash| hash.to_string());
     let argument = subjects[ran.subject].argument();
-    say(&format!("{} {hash}{argument}", ran.report.seed));
+    say(format_args!("{} {hash}{argument}", ran.report.seed));
 }
 
 fn find_one(path: Option<&str>) -> Result<Subject, ScenarioError> {
@@ -277,7 +277,7 @@ fn find_one(path: Option<&str>) -> Result<Subject, ScenarioError> {
 }
 
 fn repeat(seed: u64, subject: &Subject, quiet: bool) -> ExitCode {
-    say(&explain(subject, seed));
+    say(explain(subject, seed));
     if !quiet {
         say(quorate_sim::trace::LEGEND);
     }
@@ -288,12 +288,14 @@ fn repeat(seed: u64, subject: &Subject, quiet: bool) -> ExitCode {
                 .hash
                 .map_or_else(String::new, |hash| hash.to_string());
             let events = report.events;
-            say(&format!("seed {seed} holds: {events} events, trace {hash}"));
+            say(format_args!(
+                "seed {seed} holds: {events} events, trace {hash}"
+            ));
             ExitCode::SUCCESS
         }
         Some(failure) => {
-            say(&format!("seed {seed} FAILS: {failure}"));
-            say(&subject.repro(seed));
+            say(format_args!("seed {seed} FAILS: {failure}"));
+            say(subject.repro(seed));
             ExitCode::from(1)
         }
     }
@@ -303,9 +305,9 @@ fn list(paths: &[String]) -> Result<ExitCode, ScenarioError> {
     for scenario in find_all(paths)? {
         let about = scenario.about.split_inclusive(". ").next();
         let about = about.unwrap_or_default().trim();
-        say(&format!("{:<34} {about}", scenario.name));
+        say(format_args!("{:<34} {about}", scenario.name));
         if let Some(reason) = &scenario.skipped_in_simulation {
-            say(&format!("{:<34} skipped: {reason}", ""));
+            say(format_args!("{:<34} skipped: {reason}", ""));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -316,15 +318,15 @@ fn cut_power(every: u64) -> ExitCode {
     let mut is_good = true;
     for sweep in crash_points::SWEEPS {
         let swept = sweep.run(every);
-        say(&swept.to_string());
+        say(swept.to_string());
         is_good &= swept.failures.is_empty();
     }
-    say(&format!("{:.1} s", begun.elapsed().as_secs_f64()));
+    say(format_args!("{:.1} s", begun.elapsed().as_secs_f64()));
     ExitCode::from(u8::from(!is_good))
 }
 
 /// A line on stdout, for as long as somebody reads there.
-pub(crate) fn say(line: &str) {
+pub(crate) fn say(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 

@@ -125,7 +125,7 @@ fn tell(arguments: &RunArguments, runs: u64, differing: &[Difference]) {
             })
         });
         let differing = differing.collect::<Vec<_>>();
-        say(&json!({"seeds": runs, "differing": differing}).to_string());
+        say(json!({"seeds": runs, "differing": differing}).to_string());
         return;
     }
     for difference in differing {
@@ -134,10 +134,10 @@ fn tell(arguments: &RunArguments, runs: u64, differing: &[Difference]) {
             argument,
             event,
         } = difference;
-        say(&format!("seed {seed}{argument} DIFFERS: {event}"));
-        say(&format!("  {}", again(difference)));
+        say(format_args!("seed {seed}{argument} DIFFERS: {event}"));
+        say(format_args!("  {}", again(difference)));
     }
-    say(&format!(
+    say(format_args!(
         "{runs} runs, each twice, {} differ",
         differing.len()
     ));

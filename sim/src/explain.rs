@@ -20,11 +20,11 @@ pub(crate) fn explain(subject: &Subject, seed: u64) -> String {
     for group in &options.load.groups {
         writeln!(text, "  load      {}", load(group)).expect("a string takes everything");
     }
-    let mut by_time: Vec<_> = options.plan.iter().collect();
-    by_time.sort_by_key(|fault| fault.from.latest_ns());
-    for fault in by_time {
+    let mut by_time: Vec<_> = options.plan.iter().enumerate().collect();
+    by_time.sort_by_key(|(_, fault)| fault.from.latest_ns());
+    for (place, fault) in by_time {
         let line = fault_line(fault, &options.plan);
-        writeln!(text, "  fault     {line}").expect("a string takes everything");
+        writeln!(text, "  fault {place:>3} {line}").expect("a string takes everything");
     }
     for id in &concrete.absent {
         writeln!(text, "  absent    {id}: not in this seed").expect("a string takes everything");

@@ -144,6 +144,31 @@ pub const POINTS: &[Point] = &[
         "checkpoint written",
         "a member wrote a checkpoint",
     ),
+    point(
+        "snapshot.sent",
+        "snapshot sent",
+        "a leader sent its checkpoint to a follower that was too far behind",
+    ),
+    point(
+        "snapshot.installed",
+        "snapshot installed",
+        "a follower put the leader's checkpoint in the place of its own state",
+    ),
+    point(
+        "snapshot.twice",
+        "snapshot installed again",
+        "a member installed a second snapshot",
+    ),
+    point(
+        "snapshot.refused",
+        "damaged snapshot refused",
+        "a damaged snapshot was refused",
+    ),
+    point(
+        "snapshot.watched",
+        "watch over a snapshot",
+        "a member with watches installed a snapshot",
+    ),
     point("net.lost", "message lost", "a message was lost"),
     point(
         "net.cut",

@@ -10,6 +10,7 @@ use quorate_sim::run::SeedReport;
 use quorate_sim::scenario::{Gathered, Scenario};
 
 use crate::batch::{Batch, Ran};
+use crate::cli::say;
 use crate::subject::Subject;
 
 /// From so many random seeds on, a property without a single fact and a fault that was never injected are failures.
@@ -141,8 +142,12 @@ impl<'a> Report<'a> {
     /// Tells of a failure as soon as it is known; the last line reproduces it.
     pub(crate) fn show_failure(&self, subject: &Subject, report: &SeedReport) {
         if let Some(failure) = &report.failure {
-            println!("{} seed {} FAILS: {failure}", subject.name(), report.seed);
-            println!("  {}", subject.repro(report.seed));
+            say(format_args!(
+                "{} seed {} FAILS: {failure}",
+                subject.name(),
+                report.seed
+            ));
+            say(format_args!("  {}", subject.repro(report.seed)));
         }
     }
 
@@ -188,7 +193,7 @@ impl<'a> Report<'a> {
         let seconds = elapsed.as_secs_f64();
         let total = self.total();
         let simulated = total.simulated_ns as f64 / 1e9;
-        println!(
+        say(format_args!(
             "{} seeds in {seconds:.1} s ({:.1} a second), {} events, {simulated:.0} simulated cluster-seconds ({:.0} a second), {} faults, {} facts, {} failed",
             total.seeds,
             total.seeds as f64 / seconds,
@@ -197,19 +202,19 @@ impl<'a> Report<'a> {
             total.faults_total(),
             total.facts_total(),
             self.failed(),
-        );
+        ));
         if (total.seeds as usize) < self.batch.len() {
-            println!(
-                "the other seeds did not begin; what is expected of all seeds was not judged where some are missing"
+            say(
+                "the other seeds did not begin; what is expected of all seeds was not judged where some are missing",
             );
         }
     }
 
     fn print_table(&self) {
-        println!(
+        say(format_args!(
             "\n{:<36} {:>6} {:>10} {:>8} {:>8} {:>10} {:>10}  verdict",
             "scenario", "seeds", "events", "sim s", "faults", "facts", "sometimes"
-        );
+        ));
         self.each_summary(|subject, summary| {
             let Some(scenario) = subject.scenario() else {
                 return;
@@ -222,7 +227,7 @@ impl<'a> Report<'a> {
                 (0, unmet) => format!("{unmet} UNMET"),
                 (failed, _) => format!("{failed} FAILED"),
             };
-            println!(
+            say(format_args!(
                 "{:<36} {:>6} {:>10} {:>8.0} {:>8} {:>10} {:>10}  {verdict}",
                 scenario.name,
                 summary.seeds,
@@ -231,7 +236,7 @@ impl<'a> Report<'a> {
                 summary.faults_total(),
                 summary.facts_total(),
                 format!("{} of {}", reached.count(), wanted.len()),
-            );
+            ));
         });
     }
 
@@ -242,45 +247,45 @@ impl<'a> Report<'a> {
             let (name, range) = (subject.name(), &self.batch.seeds);
             for unmet in &summary.unmet {
                 let range = format!("{}..{}", range.start, range.end);
-                println!("{name}: {unmet} in the seeds {range}");
+                say(format_args!("{name}: {unmet} in the seeds {range}"));
                 let argument = subject.argument();
                 first.get_or_insert(format!(
                     "cargo run --release -p quorate-sim -- run{argument} --seeds {range}"
                 ));
             }
             for (seed, failure) in &summary.failures {
-                println!("{name}: seed {seed} FAILS: {failure}");
+                say(format_args!("{name}: seed {seed} FAILS: {failure}"));
             }
             if let Some(seed) = summary.failures.keys().next() {
                 first.get_or_insert(subject.repro(*seed));
             }
         });
         if let Some(command) = first {
-            println!("{command}");
+            say(command);
         }
     }
 }
 
 fn print_random(summary: &Summary) {
-    println!("faults and other happenings:");
+    say("faults and other happenings:");
     for (kind, count) in &summary.counts {
-        println!("  {count:>12}  {kind}");
+        say(format_args!("  {count:>12}  {kind}"));
     }
-    println!("facts compared:");
+    say("facts compared:");
     let meanings: BTreeMap<_, _> = PROPERTIES.iter().copied().collect();
     for (name, count) in summary.facts.iter() {
-        println!("  {count:>12}  {name}: {}", meanings[name]);
+        say(format_args!("  {count:>12}  {name}: {}", meanings[name]));
     }
 }
 
 fn print_scenario(scenario: &Scenario, summary: &Summary) {
-    println!(
+    say(format_args!(
         "{}: {} seeds, {} events, {:.0} s simulated",
         scenario.name,
         summary.seeds,
         summary.events,
         summary.simulated_ns as f64 / 1e9
-    );
+    ));
     let asked = |kind: &str| scenario.expectations.faults.contains(&kind);
     let faults = summary.faults();
     print_list(
@@ -306,7 +311,7 @@ fn print_list<'n>(title: &str, items: impl Iterator<Item = (&'n str, u64)>) {
     for (position, (name, count)) in items.enumerate() {
         let item = format!("{name} {count}");
         if line.len() + 2 + item.len() > WIDTH {
-            println!("{line},");
+            say(format_args!("{line},"));
             line = " ".repeat(indent);
         } else if position > 0 {
             line.push(',');
@@ -315,6 +320,6 @@ fn print_list<'n>(title: &str, items: impl Iterator<Item = (&'n str, u64)>) {
         line.push_str(&item);
     }
     if line.len() > indent {
-        println!("{line}");
+        say(line);
     }
 }

@@ -9,9 +9,19 @@ use crate::random::mix;
 
 /// How to read a readable trace.
 pub const LEGEND: &str = "\
-seconds     event    member  what happened
-            #1, #2.. m1..    `->` sends, `<-` receives; `turn` is its state after taking what came; `is asked by N` and
-                             `answers` are requests of client N; 18446744073709551615 is the one who asks in the end";
+The columns: simulated time in seconds; the number of the event; the member that it happens at; what happens; details.
+`sends to`: x2 is a message that will arrive twice, x0 one that is lost. `hears from`: what arrives is taken at the next
+`turn`, which shows the member's state after it. `wants a write`: the number of the write in the upper 32 bits, the sum of the
+indexes of its entries in the lower. `is asked by`, `answers`: requests; `the judge` asks when load and faults are over.
+Names of faults have their place in the plan above, from 0, as detail.
+   seconds    event  who  what                    details";
+
+/// A line of a readable trace: at which member, what, and details.
+pub fn line(who: &str, what: impl fmt::Display, details: impl fmt::Display) -> String {
+    // Only then does a width apply.
+    let what = what.to_string();
+    format!("{who:<4} {what:<23} {details}")
+}
 
 /// The trace of one run.
 #[derive(Debug)]
@@ -62,7 +72,7 @@ impl Trace {
             // A reader that has seen enough closes the pipe; the run goes on without it.
             let _ = writeln!(
                 std::io::stdout(),
-                "{seconds:4}.{micros:06} #{} {}",
+                "{seconds:4}.{micros:06} {:>7}  {}",
                 self.events,
                 line()
             );

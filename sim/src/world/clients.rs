@@ -21,6 +21,7 @@ use crate::check::lock::Entered;
 use crate::check::{Violation, convergence, durability};
 use crate::load::{Group, Target};
 use crate::random::{Purpose, Stream};
+use crate::trace::line;
 
 /// The client that settling asks with.
 pub(super) const PROBE: usize = usize::MAX;
@@ -252,7 +253,11 @@ impl World {
     ) -> Result<(), Violation> {
         let words = [4, member.0, client as u64, operation];
         self.trace.event(self.now_ns, &words, &call.digest(), || {
-            format!("{} is asked by {client}: {call}", name(member))
+            line(
+                name(member),
+                format_args!("is asked by {}", asker(client)),
+                call.to_string(),
+            )
         });
         if let Call::LocalRead(request) = &call {
             return self.local_read(member, client, &call, request);
@@ -346,7 +351,11 @@ impl World {
     ) -> Result<(), Violation> {
         let words = [5, member.0, ticket.0, u64::from(result.is_ok())];
         self.trace.event(self.now_ns, &words, &digest(&result), || {
-            format!("{} answers {:x}: {result:?}", name(member), ticket.0)
+            line(
+                name(member),
+                "answers",
+                format_args!("{:x}: {result:?}", ticket.0),
+            )
         });
         let machine = self.machines.get_mut(&member).expect("a member");
         let process = machine.process.as_mut().expect("a running member");
@@ -468,6 +477,14 @@ impl World {
             convergence::check_leases(&mut self.facts, member, &listed, &expected)?;
         }
         Ok(())
+    }
+}
+
+/// A client as the trace calls it.
+fn asker(client: usize) -> String {
+    match client {
+        PROBE => "the judge".to_owned(),
+        _ => format!("client {client}"),
     }
 }
 

@@ -26,6 +26,7 @@ use super::{Event, World};
 use crate::check::Violation;
 use crate::check::convergence::{self, Ending};
 use crate::network::Ill;
+use crate::trace::line;
 
 /// The network's name for what makes those outside of the core ill.
 const OUTSIDE: usize = usize::MAX;
@@ -82,8 +83,9 @@ impl World {
 
     /// Load and faults end.
     pub(super) fn heal(&mut self) -> Result<(), Violation> {
-        self.trace
-            .event(self.now_ns, &[9], &[], || "load and faults end");
+        self.trace.event(self.now_ns, &[9], &[], || {
+            line("all", "load and faults end", "")
+        });
         self.end_all_faults();
         self.network.calm();
         self.heal_network();
@@ -193,8 +195,9 @@ impl World {
 
     /// Everything heals.
     fn heal_all(&mut self) {
-        self.trace
-            .event(self.now_ns, &[12], &[], || "everything heals");
+        self.trace.event(self.now_ns, &[12], &[], || {
+            line("all", "everything heals", "")
+        });
         self.heal_network();
         let members: BTreeSet<_> = self.machines.keys().copied().collect();
         for &member in &members {

@@ -18,6 +18,7 @@ use crate::check::Violation;
 use crate::check::durability::Found;
 use crate::disk::SimDisk;
 use crate::random::mix;
+use crate::trace::line;
 
 /// Restarts after which the platter is read once more, in a million.
 const AUDIT_PLATTER_PPM: u32 = 150_000;
@@ -246,7 +247,7 @@ impl World {
     pub(super) fn stop_for_damage(&mut self, member: MemberId, reason: &str) {
         self.trace
             .event(self.now_ns, &[11, member.0], reason.as_bytes(), || {
-                format!("{} refuses what its disk holds: {reason}", name(member))
+                line(name(member), "refuses its disk", reason)
             });
         self.end_process(member, SimDisk::crash);
         let now_ns = self.now_ns;

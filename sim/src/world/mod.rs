@@ -26,6 +26,7 @@ mod watchers;
 mod workload;
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use quorate_core::checkpoint::MemberRecord;
 use quorate_core::lease;
@@ -43,7 +44,7 @@ use crate::model::Model;
 use crate::network::{Delivery, Network, NetworkCounts};
 use crate::options::Options;
 use crate::random::{Purpose, Stream};
-use crate::trace::{Trace, TraceHash};
+use crate::trace::{Trace, TraceHash, line};
 
 use clients::Client;
 use ending::Stage;
@@ -351,7 +352,7 @@ impl World {
             .fold(0_u64, |sum, byte| sum.wrapping_mul(31) + u64::from(byte));
         self.trace
             .event(self.now_ns, &[digest, member.0, detail], &[], || {
-                format!("{} {kind} {detail}", name(member))
+                line(name(member), kind, detail)
             });
     }
 
@@ -373,9 +374,16 @@ impl World {
     }
 }
 
-/// A member's id, short.
-fn name(member: MemberId) -> String {
-    format!("{:04x}", member.0 >> 48)
+/// A member as people call it, for lines of the trace.
+fn name(member: MemberId) -> &'static str {
+    /// More than any run has.
+    const NUMBERS: u64 = 20;
+    static NAMES: OnceLock<BTreeMap<MemberId, String>> = OnceLock::new();
+    let names = NAMES.get_or_init(|| {
+        let members = founders(NUMBERS).into_iter();
+        members.map(|member| (member.id, member.name)).collect()
+    });
+    names.get(&member).map_or("m?", String::as_str)
 }
 
 fn founders(count: u64) -> Vec<MemberRecord> {

@@ -15,6 +15,7 @@ use quorate_proto::raftpb::Message;
 use super::{Event, World, name};
 use crate::check::Violation;
 use crate::network::Delivery;
+use crate::trace::line;
 
 /// A snapshot that will arrive.
 #[derive(Debug)]
@@ -49,10 +50,11 @@ impl World {
         let words = [8, from.0, to.0, index_of(&message).0, image.len() as u64];
         self.trace.event(self.now_ns, &words, &[], || {
             let (index, bytes) = (index_of(&message).0, image.len());
-            format!(
-                "{} -> {} snapshot {index}, {bytes} bytes",
+            let what = format!("sends to {}", name(to));
+            line(
                 name(from),
-                name(to)
+                what,
+                format_args!("snapshot {index}, {bytes} bytes"),
             )
         });
         let at_ns = delivery.at_ns;
@@ -154,6 +156,18 @@ impl World {
         let mut disk = self.machines[&member].disk.clone();
         install.carry_out(&mut disk)?;
         self.count("snapshot installed");
+        let machine = self.machines.get_mut(&member).expect("a member");
+        machine.snapshots += 1;
+        let is_watched = machine
+            .process
+            .as_ref()
+            .is_some_and(|process| !process.streams.is_empty());
+        if machine.snapshots > 1 {
+            self.count("snapshot installed again");
+        }
+        if is_watched {
+            self.count("watch over a snapshot");
+        }
         self.note("installs a snapshot", member, install.index().0);
         Ok(())
     }

@@ -11,6 +11,7 @@ use super::{Doing, Event, World, name};
 use crate::check::raft::Position;
 use crate::check::{Violation, state};
 use crate::network::Delivery;
+use crate::trace::line;
 
 /// Turns after which the whole content is compared, in a million.
 const AUDIT_CONTENT_PPM: u32 = 5_000;
@@ -135,10 +136,8 @@ impl World {
         ];
         self.trace.event(self.now_ns, &words, &[], || {
             let role = if leads { " leads" } else { "" };
-            format!(
-                "{} turn: term {term} committed {committed} applied {applied}{role}",
-                name(member)
-            )
+            let state = format!("term {term} committed {committed} applied {applied}{role}");
+            line(name(member), "turn", state)
         });
         Ok(())
     }
@@ -194,16 +193,16 @@ impl World {
             .map_or(&[][..], |delivery| &delivery.bytes);
         self.trace.event(self.now_ns, &words, bytes, || {
             let kind = message.kind().map(|kind| kind.as_str_name());
-            format!(
-                "{} -> {} {} term {} index {} commit {} entries {} x{count}",
-                name(from),
-                name(to),
+            let refusal = if message.reject { " refusal" } else { "" };
+            let content = format!(
+                "{} term {} index {} commit {} entries {}{refusal} x{count}",
                 kind.unwrap_or("?"),
                 message.term,
                 message.index,
                 message.commit,
                 message.entries.len(),
-            )
+            );
+            line(name(from), format_args!("sends to {}", name(to)), content)
         });
         if sent.is_refused {
             self.learns_unreachable(from, to);
@@ -220,7 +219,10 @@ impl World {
             self.now_ns,
             &[3, from.0, to.0, delivery.number],
             &[],
-            || format!("{} <- {} message {}", name(to), name(from), delivery.number),
+            || {
+                let what = format!("hears from {}", name(from));
+                line(name(to), what, format_args!("message {}", delivery.number))
+            },
         );
         let message = self.network.arrive(delivery);
         let is_up = self.machines[&to].process.is_some();
@@ -283,7 +285,7 @@ impl World {
             {
                 let words = [7, member.0, u64::from(hash.hash)];
                 self.trace.event(self.now_ns, &words, &[], || {
-                    format!("{} has {hash:?}", name(member))
+                    line(name(member), "hashes", format_args!("{hash:?}"))
                 });
             }
         }

@@ -17,6 +17,7 @@ use crate::check::ledger::Ledger;
 use crate::check::watch::{Follow, Heard};
 use crate::load::{Group, Target, WatchStart, WatchWork, Work};
 use crate::random::{Purpose, Stream};
+use crate::trace::line;
 
 /// Responses that a watcher takes before it lets the member do something else.
 const RESPONSES_PER_PULL: usize = 8;
@@ -270,7 +271,11 @@ impl World {
             let words = [6, member.0, number as u64];
             self.trace
                 .event(self.now_ns, &words, &response.encode_to_vec(), || {
-                    format!("{} tells watcher {number}: {response:?}", name(member))
+                    line(
+                        name(member),
+                        format_args!("tells watcher {number}"),
+                        format_args!("{response:?}"),
+                    )
                 });
             watcher.events += response.events.len() as u64;
             match watcher

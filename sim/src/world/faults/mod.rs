@@ -13,6 +13,7 @@ use crate::check::Violation;
 use crate::network::Ill;
 use crate::plan::{Kind, RotPlace, Target, Trigger};
 use crate::random::{Purpose, Stream};
+use crate::trace::line;
 
 /// How a fault of the plan stands.
 pub(super) struct FaultState {
@@ -191,7 +192,7 @@ impl World {
                 });
                 let Some(rotten) = rotten else { return false };
                 self.trace.event(self.now_ns, &[10], rotten.as_bytes(), || {
-                    format!("{} has rot in {rotten}", super::name(member))
+                    line(super::name(member), "has rot", &rotten)
                 });
             }
             other => unreachable!("{other:?} is not a fault of a disk"),
