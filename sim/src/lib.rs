@@ -7,6 +7,7 @@ pub mod crash_points;
 pub mod decisions;
 pub mod disk;
 pub mod embedded;
+pub mod history;
 pub mod load;
 pub mod model;
 pub mod network;
