@@ -5,6 +5,7 @@
 
 use std::io::Write as _;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use quorate_sim::scenario::{self, Scenario, ScenarioError};
 
 use crate::batch::{Batch, Ran};
 use crate::explain::explain;
+use crate::judge::judge;
 use crate::report::Report;
 use crate::subject::Subject;
 use crate::{determinism, json};
@@ -43,6 +45,11 @@ struct Arguments {
 enum Command {
     /// Run seeds, of scenarios or with everything drawn, and check every property; the default.
     Run(RunArguments),
+    /// Tell whether a history of clients, one operation a line, is linearizable.
+    Judge {
+        /// The file (docs/simulation.md says what is in it), or - for the standard input.
+        file: PathBuf,
+    },
     /// Run one seed again and print its events.
     Repro {
         /// The seed.
@@ -195,6 +202,7 @@ pub(crate) fn main() -> ExitCode {
             say(explain(&subject, seed));
             ExitCode::SUCCESS
         }),
+        Some(Command::Judge { file }) => Ok(judge(&file)),
         Some(Command::List { scenarios }) => list(&scenarios),
         Some(Command::CheckDeterminism(run_arguments)) => determinism::check(&run_arguments),
         Some(Command::CrashPoints { every }) => Ok(cut_power(every)),

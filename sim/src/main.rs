@@ -6,6 +6,7 @@ mod cli;
 mod determinism;
 mod explain;
 mod json;
+mod judge;
 mod report;
 mod subject;
 

@@ -5,6 +5,7 @@
 
 pub mod convergence;
 pub mod durability;
+pub mod history;
 pub mod lease;
 pub mod ledger;
 pub mod linearizability;
@@ -87,6 +88,10 @@ pub const PROPERTIES: &[(&str, &str)] = &[
     (
         "linearizable.read",
         "a read sees everything that was committed when it came, and nothing else",
+    ),
+    (
+        "linearizable.history",
+        "what clients of registers saw is judged from outside as it is from inside",
     ),
     (
         "serializable.read",

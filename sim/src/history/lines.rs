@@ -179,16 +179,24 @@ fn operation(mut fields: Fields<'_>) -> Result<Operation, String> {
     let began_ns = fields.time("began_ns")?;
     let plain = step(&mut fields)?;
     let txn = fields.take("txn");
-    let (compares, success, failure) = match (plain, txn) {
-        (Some(step), None) => (Vec::new(), vec![step], Vec::new()),
-        (None, Some(txn)) => transaction(txn)?,
+    let asked = match (plain, txn) {
+        (Some(step), None) => Operation::of(client, began_ns, step),
+        (None, Some(txn)) => Operation {
+            client,
+            began_ns,
+            ..transaction(txn)?
+        },
         _ => return Err("the line must have one of put, get, delete and txn".to_owned()),
     };
     let answer = match fields.take("ended_ns") {
         None => None,
         Some(_) if txn.is_some() => {
             let succeeded = fields.want("succeeded", "true or false", Value::as_bool)?;
-            let chosen = if succeeded { &success } else { &failure };
+            let chosen = if succeeded {
+                &asked.success
+            } else {
+                &asked.failure
+            };
             let results = fields.list("results")?;
             if results.len() != chosen.len() {
                 let (results, steps) = (results.len(), chosen.len());
@@ -204,19 +212,12 @@ fn operation(mut fields: Fields<'_>) -> Result<Operation, String> {
             Some(answer(&mut fields, succeeded, results)?)
         }
         Some(_) => {
-            let results = vec![found(&success[0], &mut fields)?];
+            let results = vec![found(&asked.success[0], &mut fields)?];
             Some(answer(&mut fields, true, results)?)
         }
     };
     fields.end()?;
-    Ok(Operation {
-        client,
-        began_ns,
-        compares,
-        success,
-        failure,
-        answer,
-    })
+    Ok(Operation { answer, ..asked })
 }
 
 fn answer(fields: &mut Fields<'_>, succeeded: bool, results: Vec<Found>) -> Result<Answer, String> {
@@ -248,7 +249,7 @@ fn found(step: &Step, fields: &mut Fields<'_>) -> Result<Found, String> {
     })
 }
 
-fn transaction(txn: &Value) -> Result<(Vec<Compare>, Vec<Step>, Vec<Step>), String> {
+fn transaction(txn: &Value) -> Result<Operation, String> {
     let mut txn = Fields::of(txn, "\"txn\"")?;
     let compares = txn.list("compare")?.iter().map(|compare| {
         let mut compare = Fields::of(compare, "one of \"compare\"")?;
@@ -264,7 +265,14 @@ fn transaction(txn: &Value) -> Result<(Vec<Compare>, Vec<Step>, Vec<Step>), Stri
     let compares = compares.collect::<Result<_, String>>()?;
     let (success, failure) = (steps(txn.list("success")?)?, steps(txn.list("failure")?)?);
     txn.end()?;
-    Ok((compares, success, failure))
+    Ok(Operation {
+        client: 0,
+        began_ns: 0,
+        compares,
+        success,
+        failure,
+        answer: None,
+    })
 }
 
 fn steps(list: &[Value]) -> Result<Vec<Step>, String> {

@@ -129,12 +129,13 @@ impl World {
         let client = &mut self.clients[number];
         client.operation += 1;
         let call = client.draw_call(now_ns);
-        client.current = Some((member, call));
+        client.current = Some((member, call.clone()));
         let operation = client.operation;
         let patience_ns = client
             .stream
             .with_tail(self.options.request_timeout.as_nanos() as u64);
         let way_ns = client.stream.with_tail(200_000);
+        self.record_begin(number, &call);
         self.at(
             self.now_ns + way_ns,
             Event::ClientCalls {
@@ -224,6 +225,8 @@ impl World {
             return Ok(()); // Settling only wants to know that there is an answer.
         };
         client.current = None;
+        self.record_end(number, answer);
+        let client = &mut self.clients[number];
         let entered = client.hear(self.now_ns, call, answer);
         let pause_ns = client.pause_ns();
         self.at(self.now_ns + pause_ns, Event::ClientActs(number));

@@ -5,10 +5,14 @@ use quorate_core::error::RequestError;
 use quorate_core::types::MemberId;
 
 use super::World;
+use super::clients::Answer;
 use super::machine::OpenRequest;
 use super::workload::Call;
 use crate::check::Violation;
+use crate::check::history::{self, Tampered};
 use crate::check::lease::Promise;
+use crate::load::Work;
+use crate::random::{Purpose, Stream};
 
 impl World {
     /// A client asks for something that concerns a lease.
@@ -67,5 +71,48 @@ impl World {
                 .on_granted(&mut self.facts, promise(granted.id, granted.ttl)),
             _ => Ok(()),
         }
+    }
+
+    /// A client begins an operation; those on registers are recorded.
+    pub(super) fn record_begin(&mut self, number: usize, call: &Call) {
+        if self.clients[number].group.work != Work::Register {
+            return;
+        }
+        let (client, now_ns) = (number as u64, self.now_ns);
+        let operation = match call {
+            Call::Propose(request) => history::operation(client, now_ns, request),
+            Call::Read(range) => Some(history::read(client, now_ns, range)),
+            _ => None,
+        };
+        let operation = operation.expect("registers are put, read, swapped and deleted");
+        self.recorder.begins(operation);
+    }
+
+    /// It hears something, or gives up.
+    pub(super) fn record_end(&mut self, number: usize, answer: &Answer<'_>) {
+        let now_ns = self.now_ns;
+        self.recorder.ends(number as u64, |operation| match answer {
+            Answer::Done(response) => history::answered(operation, now_ns, response),
+            Answer::Read(range) => history::answered_read(operation, now_ns, range),
+            Answer::Nothing => operation,
+        });
+    }
+
+    /// The run is over: what clients of registers saw is judged from outside.
+    pub(super) fn judge_history(&mut self) -> Result<(), Violation> {
+        let recorded = self.recorder.take();
+        if recorded.0.is_empty() {
+            return Ok(());
+        }
+        let stream = &mut Stream::new(self.seed, Purpose::Audit, 1);
+        let tampered = history::check(&mut self.facts, &self.ledger, &recorded, stream)?;
+        self.count("history judged from outside");
+        self.count(match tampered {
+            Tampered::Seen => "falsified history seen by both",
+            Tampered::Explained => "falsified history another log explains",
+            Tampered::Harmless => "falsified history that is as good",
+            Tampered::Nothing => return Ok(()),
+        });
+        Ok(())
     }
 }

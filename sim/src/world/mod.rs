@@ -33,6 +33,7 @@ use quorate_core::lease;
 use quorate_core::member::{cluster_id, member_id};
 use quorate_core::types::{ClusterId, MemberId};
 
+use crate::check::history::Recorder;
 use crate::check::lease::Leases;
 use crate::check::ledger::Ledger;
 use crate::check::lock::Locks;
@@ -86,6 +87,7 @@ pub struct World {
     hashes: Hashes,
     locks: Locks,
     leases: Leases,
+    recorder: Recorder,
     remembered: Remembered,
     facts: Facts,
     counts: BTreeMap<&'static str, u64>,
@@ -191,6 +193,7 @@ impl World {
             hashes: Hashes::default(),
             locks: Locks::default(),
             leases: Leases::default(),
+            recorder: Recorder::default(),
             remembered: Remembered::default(),
             facts: Facts::new(),
             counts: BTreeMap::new(),
@@ -208,7 +211,7 @@ impl World {
         let violation = loop {
             match self.step() {
                 Ok(true) => {}
-                Ok(false) => break None,
+                Ok(false) => break self.judge_history().err(),
                 Err(violation) => break Some(violation),
             }
         };

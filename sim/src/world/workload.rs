@@ -75,8 +75,8 @@ impl fmt::Display for Call {
 
 /// Keys are this and a letter.
 const KEY_PREFIX: &str = "key-";
-/// Registers are this and a number.
-pub(super) const REGISTER_PREFIX: &str = "reg-";
+/// Registers are this and a number: before all other keys, since deletions reach from some key to the last one.
+pub(super) const REGISTER_PREFIX: &str = "cell-";
 
 /// What key this number stands for.
 pub(super) fn key(number: u64) -> Bytes {
