@@ -10,8 +10,8 @@ fn root() -> PathBuf {
         .to_path_buf()
 }
 
-/// `server -> net -> core -> proto`, `sim -> core`, `ctl -> net`, `bench -> net`; a lower crate may be used directly. Only
-/// the simulator's shell tier sees the server.
+/// `server -> net -> core -> proto`, `sim -> core`, `ctl -> net`, `bench -> net`, `bench -> sim` (which
+/// judges histories); a lower crate may be used directly. Only the simulator's shell tier sees the server.
 #[test]
 fn dependencies_point_down() {
     let allowed: &[(&str, &[&str])] = &[
@@ -34,7 +34,15 @@ fn dependencies_point_down() {
                 "quorate-proto",
             ],
         ),
-        ("quorate-bench", &["quorate-net", "quorate-proto"]),
+        (
+            "quorate-bench",
+            &[
+                "quorate-net",
+                "quorate-sim",
+                "quorate-core",
+                "quorate-proto",
+            ],
+        ),
     ];
     let metadata = cargo_metadata::MetadataCommand::new()
         .current_dir(root())

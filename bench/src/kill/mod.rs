@@ -1,9 +1,9 @@
 //! The kill test: a cluster of real processes under load, killed and paused at random, judged by what clients saw.
 
-mod check;
 mod load;
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -15,12 +15,12 @@ use quorate_net::grpc::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_net::grpc::etcdserverpb::watch_client::WatchClient;
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::etcdserverpb::watch_request::RequestUnion;
+use quorate_sim::history::{Compared, Fault, History, Operation, Step, write_line};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tonic::transport::Channel;
 
 use crate::cluster::Cluster;
-use check::Written;
 use load::Shared;
 
 /// What to kill, and how often.
@@ -44,6 +44,9 @@ pub(crate) struct Options {
     /// The seed of the faults and of the load.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Write what the clients saw into this file, one operation a line, as `quorate-sim judge` reads it.
+    #[arg(long)]
+    history: Option<PathBuf>,
     /// More arguments for every member.
     #[arg(last = true)]
     extra: Vec<String>,
@@ -87,7 +90,7 @@ pub(crate) async fn run(options: Options) -> Result<bool, String> {
         client.await.map_err(|error| error.to_string())?;
     }
     hurt?;
-    let verdict = judge(&mut cluster, &shared).await;
+    let verdict = judge(&mut cluster, &shared, options.history.as_deref()).await;
     drop(cluster);
     match verdict {
         Ok(report) => {
@@ -194,9 +197,23 @@ async fn leader(urls: &[String]) -> Option<usize> {
     None
 }
 
-/// Compares members with each other and the history with the log.
-async fn judge(cluster: &mut Cluster, shared: &Shared) -> Result<String, String> {
+/// What the store says was written, in order: revision, key, value; no value for a deletion.
+type Written = Vec<(i64, String, String)>;
+
+/// Compares members with each other, and has the history judged.
+async fn judge(
+    cluster: &mut Cluster,
+    shared: &Shared,
+    file: Option<&Path>,
+) -> Result<String, String> {
     let urls = cluster.client_urls();
+    // What each member shows in the end is part of the history.
+    for url in &urls {
+        let mut member = load::connect(url)?;
+        let all = load::read_all(shared, &mut member).await;
+        let all = all.map_err(|status| format!("{url}: {status}"))?;
+        shared.history.lock().expect("no panic").push(all);
+    }
     let revision = current_revision(&urls[0]).await?;
     let mut logs = Vec::new();
     let mut hashes = Vec::new();
@@ -212,22 +229,65 @@ async fn judge(cluster: &mut Cluster, shared: &Shared) -> Result<String, String>
             "HashKV at revision {revision} differs: {hashes:x?}"
         ));
     }
-    let history = shared.history.lock().expect("no panic");
-    let facts = check::check(&history, &logs[0])?;
-    if facts.writes == 0 || facts.reads == 0 {
-        return Err(format!("nothing was compared: {facts:?}"));
+    let history = History(std::mem::take(
+        &mut *shared.history.lock().expect("no panic"),
+    ));
+    if let Some(file) = file {
+        let lines: String = history
+            .0
+            .iter()
+            .map(|operation| write_line(operation) + "\n")
+            .collect();
+        std::fs::write(file, lines).map_err(|error| format!("{}: {error}", file.display()))?;
+    }
+    check_log(&history.0, &logs[0])?;
+    let began = Instant::now();
+    let Compared {
+        writes,
+        reads,
+        unknown,
+        unknown_seen,
+        ..
+    } = history.judge().map_err(|fault| match fault {
+        Fault::Violation { operation, .. } => format!("{fault}\n  {:?}", history.0[operation]),
+        fault => fault.to_string(),
+    })?;
+    if writes == 0 || reads == 0 {
+        return Err("nothing was compared".into());
     }
     Ok(format!(
-        "linearizable: {} operations ({} acknowledged writes, {} reads, {} unknown of which {} happened); \
-         {} members agree at revision {revision}, HashKV {:08x}",
-        history.len(),
-        facts.writes,
-        facts.reads,
-        facts.unknown,
-        facts.unknown_written,
+        "linearizable: {} operations ({writes} writes and {reads} reads answered, {unknown} writes unknown of which \
+         {unknown_seen} were seen), judged in {:.1?}; {} members agree at revision {revision}, HashKV {:08x}",
+        history.0.len(),
+        began.elapsed(),
         urls.len(),
         hashes[0]
     ))
+}
+
+/// What the judge cannot know, since it sees no log: each value was written once at most, and an answered put where it was said.
+fn check_log(history: &[Operation], log: &Written) -> Result<(), String> {
+    let puts = log.iter().filter(|(_, _, value)| !value.is_empty());
+    let mut at: BTreeMap<&str, i64> = BTreeMap::new();
+    for (revision, _, value) in puts {
+        if let Some(first) = at.insert(value, *revision) {
+            return Err(format!(
+                "{value} was written at revision {first} and again at {revision}"
+            ));
+        }
+    }
+    for operation in history {
+        let (Step::Put { value, .. }, Some(answer)) = (&operation.success[0], &operation.answer)
+        else {
+            continue;
+        };
+        let wanted = answer.succeeded.then_some(answer.revision);
+        let found = at.get(value.as_str()).copied();
+        if found != wanted {
+            return Err(format!("the log has it at {found:?}:\n  {operation:?}"));
+        }
+    }
+    Ok(())
 }
 
 async fn current_revision(url: &str) -> Result<i64, String> {
@@ -288,4 +348,32 @@ async fn hash(url: &str, revision: i64) -> Result<u32, String> {
         .await
         .map_err(|status| status.to_string())?;
     Ok(response.into_inner().hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_sim::history::Found;
+
+    use super::*;
+
+    fn put(value: &str, revision: i64) -> Operation {
+        Operation::put(0, 0, "k", value).answered(1, revision, vec![Found::Put])
+    }
+
+    fn log(values: &[(i64, &str)]) -> Written {
+        let row = |(revision, value): &(i64, &str)| (*revision, "k".into(), (*value).into());
+        values.iter().map(row).collect()
+    }
+
+    #[test]
+    fn lost_doubled_and_refused_writes_are_found_in_the_log() {
+        let sound = log(&[(2, "a"), (3, ""), (4, "")]);
+        check_log(&[put("a", 2)], &sound).unwrap();
+        assert!(check_log(&[put("b", 3)], &sound).is_err());
+        assert!(check_log(&[put("a", 3)], &sound).is_err());
+        assert!(check_log(&[], &log(&[(2, "a"), (3, "a")])).is_err());
+        let mut refused = put("a", 2);
+        refused.answer.as_mut().unwrap().succeeded = false;
+        assert!(check_log(&[refused], &sound).is_err());
+    }
 }
