@@ -38,8 +38,8 @@ pub struct Options {
     pub sync: Duration,
     /// Whether reads and writes of sockets move less than they could.
     pub pieces: bool,
-    /// Whether sectors may be half written when the power goes.
-    pub torn_sectors: bool,
+    /// How many of the sectors that a power loss takes are half written, in a million.
+    pub torn_ppm: u32,
     /// The mean time between two faults; none is no faults.
     pub fault_every: Option<Duration>,
     /// The kinds of faults that happen, each with a weight.
@@ -137,7 +137,7 @@ impl Options {
             delay: (millis(delay_min), millis(delay_max)),
             sync: Duration::from_micros(*draw.pick(&[0, 200, 2_000, 10_000])),
             pieces: draw.chance(400_000),
-            torn_sectors: draw.chance(300_000),
+            torn_ppm: if draw.chance(300_000) { 500_000 } else { 0 },
             fault_every: (!draw.chance(100_000)).then(|| millis(draw.between(300, 4_000))),
             faults,
         }

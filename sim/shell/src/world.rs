@@ -66,7 +66,7 @@ impl World {
     /// The world of a seed. Simulated time begins now.
     pub fn begin(seed: u64, options: Options, verbose: bool) {
         let faults = DiskFaults {
-            torn_sectors: options.torn_sectors,
+            torn_ppm: options.torn_ppm,
             capacity_bytes: None,
         };
         let disks = (0..options.members)
