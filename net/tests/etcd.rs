@@ -9,13 +9,16 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use hyper::body::Body;
 use prost::Message as _;
 use quorate_core::boundary::Peer;
 use quorate_core::{ClusterId, LeaseId, MemberId, RequestError, Revision};
 use quorate_net::grpc::etcdserverpb::kv_client::KvClient;
 use quorate_net::grpc::etcdserverpb::lease_client::LeaseClient;
 use quorate_net::peer::{
-    Endpoint, Identity, LocalNode, PeerClient, PeerEvent, Service, Transport, Versions,
+    Endpoint, Identity, IncomingSnapshot, LocalNode, PeerClient, PeerEvent, Service, Transport,
+    Versions,
 };
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::raftpb::{EntryType, Message, MessageType};
@@ -184,6 +187,30 @@ impl Follower {
 struct Bare;
 
 impl LocalNode for Bare {
+    async fn receive_snapshot<B>(
+        &self,
+        _: Message,
+        mut image: IncomingSnapshot<B>,
+    ) -> Result<u64, String>
+    where
+        B: Body<Data = Bytes> + Send + Unpin,
+        B::Error: std::fmt::Display,
+    {
+        let mut bytes = 0;
+        while let Some(part) = image.next().await? {
+            bytes += part.len() as u64;
+        }
+        Ok(bytes)
+    }
+
+    async fn promote(
+        &self,
+        _: MemberId,
+        _: Option<http::HeaderValue>,
+    ) -> Result<Vec<pb::Member>, RequestError> {
+        Err(RequestError::NotLeader)
+    }
+
     fn is_removed(&self, _: MemberId) -> bool {
         false
     }

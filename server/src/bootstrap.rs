@@ -1,18 +1,22 @@
-//! Where a member begins: from its own data, or as one of the first members of a new cluster.
+//! Where a member begins: from its own data, as one of the first members of a new cluster, or as a new member of a
+//! running one.
 //!
 //! ```text
 //!   member/wal holds a log ──► restart: image + log; the flags about the cluster are ignored
 //!   neither log nor image  ──► found: ids from --initial-cluster and its token, a new log
+//!   --initial-cluster-state=existing ──► join: ids from the running members, an empty log; the leader sends the rest
 //!   an image without a log ──► refused: the log is what says who this is
 //! ```
 //!
 //! It never starts from nothing in silence: whatever cannot be read, or is not what it should be, is an error that
 //! names it, and nothing on the disk is changed by then.
 
+mod join;
+
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use quorate_core::checkpoint::{DATABASE, MemberRecord};
+use quorate_core::checkpoint::{self, DATABASE, MemberRecord, SettleError};
 use quorate_core::disk::{Disk, DiskError, DiskErrorKind, DiskFile as _};
 use quorate_core::lease;
 use quorate_core::member::{cluster_id, member_id};
@@ -53,6 +57,9 @@ pub enum BootstrapError {
     /// The log and the image do not make a member.
     #[error(transparent)]
     Recover(#[from] RecoverError),
+    /// What a snapshot has left cannot be sorted out.
+    #[error(transparent)]
+    Settle(#[from] SettleError),
     /// There is an image, but no log.
     #[error(
         "{DATABASE} is there, but member/wal holds no log, so nobody knows which member this is; restore the log, or \
@@ -68,9 +75,22 @@ pub enum BootstrapError {
          directory to start anew"
     )]
     BegunForAnother,
-    /// Joining a running cluster is not offered.
-    #[error("quorate: --initial-cluster-state=existing is not offered by this version")]
-    JoinNotOffered,
+    /// Nobody of the cluster that this member is to join says who its members are.
+    #[error(
+        "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs"
+    )]
+    NobodyKnown,
+    /// The running cluster has other members than the flags say.
+    #[error("error validating peerURLs {running}: {reason}")]
+    OtherMembers {
+        /// The peer URLs of the running members.
+        running: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The members of the running cluster cannot work with this one.
+    #[error("incompatible with current running cluster")]
+    Incompatible,
 }
 
 /// Opens what is there, or founds what is not.
@@ -86,7 +106,7 @@ pub(crate) async fn begin<D: Disk + Clone>(
         return Err(BootstrapError::ImageWithoutLog);
     }
     if config.joins_existing_cluster {
-        return Err(BootstrapError::JoinNotOffered);
+        return join::join(config, disk, log).await;
     }
     found(config, disk, log).await
 }
@@ -118,6 +138,7 @@ fn restart<D: Disk + Clone>(
     let snapshot = snapshots
         .last()
         .expect("recovery finds a snapshot record or fails");
+    checkpoint::settle(&mut disk.clone(), snapshot.index)?;
     let image = read_image(&disk)?;
     info!(
         entries = entries.len(),
@@ -133,6 +154,15 @@ fn restart<D: Disk + Clone>(
         entries,
         older,
     };
+    if contents.is_unfinished_founding() && config.joins_existing_cluster {
+        info!("nothing had come from the running cluster yet; joining again");
+        let recovered = Recovered::joining(lease_config(config));
+        return Ok(Beginning {
+            metadata,
+            recovered,
+            wal,
+        });
+    }
     if contents.is_unfinished_founding() {
         let (members, own) = founders(config)?;
         if own != metadata {
@@ -219,7 +249,7 @@ async fn is_known(config: &Config, members: &[MemberRecord], own: MemberId) -> b
     })
 }
 
-fn lease_config(config: &Config) -> lease::Config {
+pub(crate) fn lease_config(config: &Config) -> lease::Config {
     let checkpoint = config.gates.enabled("LeaseCheckpoint");
     lease::Config::new(config.heartbeat_interval, config.election_ticks, checkpoint)
 }

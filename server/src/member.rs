@@ -10,19 +10,21 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use quorate_core::boundary::{self, RequestIds};
 use quorate_core::checkpoint;
+use quorate_core::lease;
 use quorate_core::node::Node;
 use quorate_core::wal::{self, Metadata, Wal};
-use quorate_net::peer::Identity;
+use quorate_net::peer::{Identity, Transport};
 use tokio::sync::mpsc;
 
 use crate::auth::Guard;
-use crate::bootstrap::Beginning;
+use crate::bootstrap::{self, Beginning};
 use crate::config::{Config, texts};
 use crate::driver::clock::Clock;
 use crate::driver::consensus::{Consensus, Exits};
 use crate::driver::queue::Queue;
+use crate::driver::snapshots::Intake;
 use crate::driver::stepwise::Stepwise;
-use crate::driver::{checkpointer, log_writer};
+use crate::driver::{checkpointer, log_writer, snapshots};
 use crate::host::{self, SharedDisk, Thread};
 use crate::http::Pages;
 use crate::io::IoCore;
@@ -72,10 +74,20 @@ struct Driver {
     inbox: Arc<Queue<boundary::Input>>,
     log: Arc<Queue<log_writer::Work>>,
     checkpoints: Arc<Queue<checkpointer::Work>>,
+    arrivals: Arc<Queue<snapshots::Work>>,
     /// In the order in which they end.
     consensus: Thread,
     log_thread: Thread,
     checkpoint_thread: Thread,
+    arrival_thread: Thread,
+}
+
+/// What the driver has of the other members.
+struct Links {
+    transport: Arc<Transport>,
+    /// Snapshots that come in.
+    arrivals: Arc<Queue<snapshots::Work>>,
+    lease: lease::Config,
 }
 
 /// The generators of tickets, one a slot.
@@ -122,7 +134,15 @@ impl Member {
 
         core::install(dealer.deal());
         tokio::spawn(Home::current().run(core::tick_forever()));
-        let peers = start_peers(config, metadata, dealer.deal(), peer_listeners, ended)?;
+        let arrivals = Arc::new(Queue::default());
+        let peers = start_peers(
+            config,
+            metadata,
+            dealer.deal(),
+            peer_listeners,
+            Intake::new(Arc::clone(&arrivals)),
+            ended,
+        )?;
         dealer.parts.peers = Some(Arc::clone(&peers.transport));
         let cores = (0..core_count)
             .map(|number| IoCore::start(number, dealer.deal()))
@@ -132,7 +152,11 @@ impl Member {
             wal,
             disk,
             &dealer,
-            Peers::new(Arc::clone(&peers.transport)),
+            Links {
+                transport: Arc::clone(&peers.transport),
+                arrivals,
+                lease: bootstrap::lease_config(config),
+            },
             ended,
         )?;
         Ok(Self {
@@ -218,7 +242,7 @@ impl Driver {
         wal: Wal<D>,
         disk: D,
         dealer: &Dealer,
-        peers: Peers,
+        links: Links,
         ended: &mpsc::UnboundedSender<String>,
     ) -> Result<Self, StartError> {
         let (inbox, state) = (
@@ -231,28 +255,34 @@ impl Driver {
             mailboxes: dealer.mailboxes.clone(),
             log: Arc::clone(&log),
             checkpoints: Arc::clone(&checkpoints),
-            peers,
+            peers: Peers::new(Arc::clone(&links.transport)),
             stop: ended.clone(),
         };
         let consensus = Consensus::new(node, dealer.parts.clock, Arc::clone(&state), exits);
         let writer =
             log_writer::Writer::new(wal, disk.clone(), Arc::clone(&inbox), Arc::clone(&state));
         let checkpointer = checkpointer::Checkpointer {
-            disk: Stepwise(disk),
+            disk: Stepwise(disk.clone()),
             inbox: Arc::clone(&inbox),
             state,
+            transport: links.transport,
         };
+        let store = snapshots::Store::new(Stepwise(disk), Arc::clone(&inbox), links.lease);
+        let arrivals = links.arrivals;
         let log_thread = host::start_worker("log", Arc::clone(&log), writer)?;
         let checkpoint_thread =
             host::start_worker("checkpoints", Arc::clone(&checkpoints), checkpointer)?;
+        let arrival_thread = host::start_worker("snapshots", Arc::clone(&arrivals), store)?;
         let consensus = host::start_worker("consensus", Arc::clone(&inbox), consensus)?;
         Ok(Self {
             inbox,
             log,
             checkpoints,
+            arrivals,
             consensus,
             log_thread,
             checkpoint_thread,
+            arrival_thread,
         })
     }
 
@@ -260,9 +290,11 @@ impl Driver {
         self.inbox.close();
         self.consensus.join().await;
         self.checkpoints.close();
+        self.arrivals.close();
         self.log.close();
         self.log_thread.join().await;
         self.checkpoint_thread.join().await;
+        self.arrival_thread.join().await;
     }
 }
 
@@ -295,6 +327,7 @@ fn start_peers(
     metadata: Metadata,
     core: CoreParts,
     listeners: Vec<Bound>,
+    snapshots: Intake,
     ended: &mpsc::UnboundedSender<String>,
 ) -> Result<PeerThread, StartError> {
     for listener in &listeners {
@@ -311,6 +344,7 @@ fn start_peers(
         dial_timeout,
         listeners,
         core,
+        snapshots,
         ended: ended.clone(),
     })?)
 }
@@ -353,7 +387,7 @@ fn node_config(
         request_bytes_max: config.max_request_bytes,
         quota_bytes: config.quota_bytes,
         learners_max: config.max_learners,
-        strict_reconfig_check: true,
+        strict_reconfig_check: config.strict_reconfig_check,
         lease_checkpoint: config.gates.enabled("LeaseCheckpoint"),
         checkpoint_bytes_min: tuning.checkpoint_bytes_min,
         log_bytes_in_memory_max: tuning.log_bytes_in_memory_max,

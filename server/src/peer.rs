@@ -1,27 +1,43 @@
 //! The link to the other members: a thread of its own for the peer port and the transport, so that no client can
 //! keep heartbeats waiting.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::HeaderValue;
+use hyper::body::Body;
 use quorate_core::boundary::{Input, Peer, Request, Response};
 use quorate_core::error::RequestError;
 use quorate_core::types::{LeaseId, MemberId, Revision};
-use quorate_net::peer::{Identity, LocalNode, PeerEvent, Service, Transport, Versions};
+use quorate_net::peer::{
+    Identity, IncomingSnapshot, LocalNode, PeerEvent, PeerStatus, Service, Transport, Versions,
+};
 use quorate_net::rt::JoinSet;
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::raftpb::Message;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tracing::warn;
 
 use crate::config::ETCD_VERSION;
 use crate::driver::queue::Queue;
+use crate::driver::snapshots::Intake;
 use crate::host::{Runtime, Thread};
 use crate::io::core::{self, CoreParts, Home};
 use crate::io::listener::{self, Bound};
+use crate::services;
 use crate::state::ServerState;
+
+/// etcd's words.
+const REMOVED: &str = "the member has been permanently removed from the cluster";
 
 /// How often the leader looks at the versions of the others; etcd does it about as often.
 const VERSIONS_INTERVAL: Duration = Duration::from_secs(4);
+
+/// How often the links are looked at: a fraction of the five seconds that they must have been up for a change.
+const ACTIVITY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The consensus thread's side: messages of one batch leave together.
 #[derive(Debug)]
@@ -73,6 +89,8 @@ pub(crate) struct PeerParts {
     pub(crate) listeners: Vec<Bound>,
     /// The thread asks the node like an IO core does.
     pub(crate) core: CoreParts,
+    /// Takes snapshots.
+    pub(crate) snapshots: Intake,
     /// Told when a peer says that this member is no longer one.
     pub(crate) ended: mpsc::UnboundedSender<String>,
 }
@@ -92,7 +110,10 @@ impl PeerThread {
         let (stop, stopped) = watch::channel(false);
         let thread = runtime.start("peers", {
             let transport = Arc::clone(&transport);
-            move || serve(transport, parts.listeners, parts.core, stopped)
+            move || {
+                let snapshots = parts.snapshots;
+                serve(transport, parts.listeners, parts.core, snapshots, stopped)
+            }
         })?;
         Ok(Self {
             transport,
@@ -116,12 +137,9 @@ fn deliver(inbox: &Queue<Input>, ended: &mpsc::UnboundedSender<String>, events: 
             PeerEvent::Received { from, message } => inputs.push(Input::Receive { from, message }),
             PeerEvent::Unreachable(member) => inputs.push(Input::Unreachable(member)),
             PeerEvent::Removed { by } => {
-                let text = format!(
-                    "member {:x} says that this member was removed from the cluster",
-                    by.0
-                );
+                warn!(by = %format_args!("{:x}", by.0), REMOVED);
                 // The main thread may be ending already.
-                let _ = ended.send(text);
+                let _ = ended.send(REMOVED.to_owned());
             }
         }
     }
@@ -132,6 +150,7 @@ async fn serve(
     transport: Arc<Transport>,
     listeners: Vec<Bound>,
     parts: CoreParts,
+    snapshots: Intake,
     stopped: watch::Receiver<bool>,
 ) {
     let (state, inbox) = (Arc::clone(&parts.state), Arc::clone(&parts.inbox));
@@ -141,9 +160,15 @@ async fn serve(
     tokio::spawn(watch_versions(
         Arc::clone(&transport),
         Arc::clone(&state),
-        inbox,
+        Arc::clone(&inbox),
     ));
-    let service = Arc::new(Service::new(transport, Arc::new(Local { state, home })));
+    tokio::spawn(watch_activity(Arc::clone(&transport), inbox));
+    let local = Local {
+        state,
+        home,
+        snapshots,
+    };
+    let service = Arc::new(Service::new(transport, Arc::new(local)));
     let mut tasks = JoinSet::new();
     for listener in listeners {
         let listener = listener::adopt(listener).expect("it was bound without blocking");
@@ -185,12 +210,44 @@ async fn watch_versions(
     }
 }
 
+/// Tells the node which links are up, and since when: changes of the members depend on it.
+async fn watch_activity(transport: Arc<Transport>, inbox: Arc<Queue<Input>>) {
+    let mut known: BTreeMap<MemberId, Option<Instant>> = BTreeMap::new();
+    loop {
+        let mut inputs = Vec::new();
+        let statuses = transport.statuses();
+        known.retain(|member, _| statuses.iter().any(|status| status.member == *member));
+        for PeerStatus {
+            member,
+            active_since,
+            ..
+        } in statuses
+        {
+            let before = known.insert(member, active_since).flatten();
+            if before == active_since {
+                continue;
+            }
+            if before.is_some() {
+                let is_active = false;
+                inputs.push(Input::PeerActivity { member, is_active });
+            }
+            if active_since.is_some() {
+                let is_active = true;
+                inputs.push(Input::PeerActivity { member, is_active });
+            }
+        }
+        inbox.append(&mut inputs);
+        tokio::time::sleep(ACTIVITY_INTERVAL).await;
+    }
+}
+
 /// This member, as the peer port shows it.
 #[derive(Debug)]
 struct Local {
     state: Arc<ServerState>,
     /// Where its questions to the node are asked: connections are tasks of their own.
     home: Home,
+    snapshots: Intake,
 }
 
 impl Local {
@@ -202,9 +259,8 @@ impl Local {
 }
 
 impl LocalNode for Local {
-    fn is_removed(&self, _member: MemberId) -> bool {
-        // Nobody can be removed yet; and the node drops what a removed member sends.
-        false
+    fn is_removed(&self, member: MemberId) -> bool {
+        self.state.status().removed.binary_search(&member).is_ok()
     }
 
     fn members(&self) -> Vec<pb::Member> {
@@ -242,6 +298,28 @@ impl LocalNode for Local {
                 "another answer than a remaining time".into(),
             )),
         }
+    }
+
+    async fn receive_snapshot<B>(
+        &self,
+        message: Message,
+        image: IncomingSnapshot<B>,
+    ) -> Result<u64, String>
+    where
+        B: Body<Data = Bytes> + Send + Unpin,
+        B::Error: std::fmt::Display,
+    {
+        self.snapshots.store(message, image).await
+    }
+
+    async fn promote(
+        &self,
+        learner: MemberId,
+        token: Option<HeaderValue>,
+    ) -> Result<Vec<pb::Member>, RequestError> {
+        self.home
+            .run(async move { services::promote_for(learner, token).await })
+            .await
     }
 
     async fn hash_kv(&self, revision: Revision) -> Result<pb::HashKvResponse, RequestError> {

@@ -1,4 +1,4 @@
-//! An image that came from another member: stored beside the present one, then put in its place.
+//! An image that goes to another member, or came from one: stored beside the present one, then put in its place.
 //!
 //! ```text
 //! member/snap/tmp.<n>                       while it comes in
@@ -16,7 +16,7 @@ use super::job::{DIRECTORY, PARENT, place_snap};
 use super::schema::Contents;
 use super::{DATABASE, ImageError, load, snap};
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
-use crate::types::Index;
+use crate::types::{Index, Term};
 
 /// What unfinished arrivals begin with; etcd's begin so, too.
 const UNFINISHED_PREFIX: &str = "tmp";
@@ -117,6 +117,20 @@ impl<D: Disk> Arrival<D> {
         drop(self.file);
         remove_if_there(&mut self.disk, &self.path)
     }
+}
+
+/// What is sent to a follower: the present image, and the membership in etcd's old form, which belongs into the message.
+pub fn to_send<D: Disk>(
+    disk: &mut D,
+    index: Index,
+    term: Term,
+) -> Result<(Bytes, Bytes), DiskError> {
+    let image = disk.open(DATABASE)?.read()?;
+    let snap = format!("{DIRECTORY}/{:016x}-{:016x}.snap", term.0, index.0);
+    // Without it only an etcd that is older than 3.7 could not go on.
+    let membership = disk.open(&snap).and_then(|file| file.read());
+    let membership = membership.ok().and_then(|file| snap::membership(&file));
+    Ok((image, membership.unwrap_or_default()))
 }
 
 /// Removes a received image of which nothing else is known than where it lies.

@@ -25,7 +25,7 @@ mod version;
 use bytes::Bytes;
 
 pub use error::ImageError;
-pub use install::{Arrival, Install, SettleError, remove_arrived, settle};
+pub use install::{Arrival, Install, SettleError, remove_arrived, settle, to_send};
 pub use job::{CheckpointDone, CheckpointError, DATABASE, DIRECTORY, Job};
 pub use json::to_go_json;
 pub use schema::{AuthContents, Contents, Downgrade, MemberRecord, Rows};

@@ -53,6 +53,15 @@ pub fn encode(contents: &Contents) -> Vec<u8> {
     ))
 }
 
+/// The membership in such a file, as a snapshot to an etcd carries it; `None` for a file that is not sound.
+pub fn membership(file: &Bytes) -> Option<Bytes> {
+    let snappb::Snapshot { crc, data } = snappb::Snapshot::decode(file.clone()).ok()?;
+    if crc32c::crc32c(&data) != crc {
+        return None;
+    }
+    raftpb::Snapshot::decode(data).ok()?.data
+}
+
 fn frame(snapshot: &raftpb::Snapshot) -> Vec<u8> {
     let data = Bytes::from(snapshot.encode_to_vec());
     let crc = crc32c::crc32c(&data);

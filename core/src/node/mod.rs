@@ -98,6 +98,7 @@ pub struct Node {
     announced: (Revision, Revision),
     /// The lists of members and alarms as clients see them, made once per change.
     members: Arc<Vec<pb::Member>>,
+    removed: Arc<Vec<MemberId>>,
     alarms: Arc<Vec<pb::AlarmMember>>,
     /// What other members run, as the shell learned; `None` for one that cannot be reached.
     peer_versions: BTreeMap<u64, Option<String>>,
@@ -126,6 +127,8 @@ pub struct Status {
     pub alarms: Arc<Vec<pb::AlarmMember>>,
     /// All members, sorted by id.
     pub members: Arc<Vec<pb::Member>>,
+    /// Ids that were members once, ascending.
+    pub removed: Arc<Vec<MemberId>>,
     /// The cluster version (`X.Y.0`), once decided.
     pub cluster_version: Option<String>,
     /// Bytes counted against the quota.
@@ -183,7 +186,8 @@ impl Node {
             tick_due: now.after(config.tick),
             out: Vec::new(),
             announced: (state.store.revision(), state.store.compact_revision()),
-            members: Arc::new(state.membership.to_proto()),
+            members: Arc::default(),
+            removed: Arc::default(),
             alarms: Arc::default(),
             peer_versions: BTreeMap::new(),
             logins_after,
@@ -305,6 +309,7 @@ impl Node {
             applied: self.state.index,
             alarms: Arc::clone(&self.alarms),
             members: Arc::clone(&self.members),
+            removed: Arc::clone(&self.removed),
             cluster_version: self.state.cluster_version.clone(),
             size_bytes: self.state.store.size_bytes(),
             size_in_use_bytes: self.state.store.size_bytes(),
@@ -441,6 +446,7 @@ impl Node {
 
     fn announce_peers(&mut self) {
         self.members = Arc::new(self.state.membership.to_proto());
+        self.removed = Arc::new(self.state.membership.removed().collect());
         self.out.push(Output::Peers(
             self.state.membership.peers_of(self.config.member),
         ));

@@ -55,7 +55,11 @@ pub(super) fn render(printer: &Printer, answer: &Answer<'_>) -> Result<Vec<u8>, 
             lines.line("Roles", roles.collect::<Vec<_>>().join(" "));
         }
         Answer::Done { header, .. } => lines.header(header),
-        Answer::AuthStatus(_) | Answer::User(..) | Answer::Users(_) | Answer::MoveLeader { .. } => {
+        Answer::AuthStatus(_)
+        | Answer::User(..)
+        | Answer::Users(_)
+        | Answer::MoveLeader { .. }
+        | Answer::MemberChange(_) => {
             return Err(super::unsupported("fields"));
         }
     }

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::mvccpb::{Event, KeyValue};
 
-use super::{Answer, HashKv, Health, Printer, Status};
+use super::{Answer, HashKv, Health, MemberChange, Printer, Status};
 use crate::failure::Failure;
 
 /// Finished JSON, and whether it is what Go's `omitempty` leaves out.
@@ -207,6 +207,7 @@ pub(super) fn render(printer: &Printer, answer: &Answer<'_>) -> Result<Vec<u8>, 
         Answer::Role(_, response) => role(response),
         Answer::Roles(response) => names(&response.header, "roles", &response.roles),
         Answer::Done { header, .. } => header_only(header.as_ref()),
+        Answer::MemberChange(change) => member_change(change),
         Answer::MoveLeader { response, .. } => header_only(response.header.as_ref()),
     };
     let mut line = json.text.into_bytes();
@@ -321,27 +322,25 @@ fn watch(response: &pb::WatchResponse) -> Json {
         .end()
 }
 
-fn members(response: &pb::MemberListResponse, is_hex: bool) -> Json {
+/// A member after its id.
+fn member_tail(object: Object, member: &pb::Member) -> Json {
     let texts = |texts: &[String]| Json::list(texts.iter().map(Json::text));
-    let tail = |object: Object, member: &pb::Member| {
-        object
-            .optional("name", Json::text(&member.name))
-            .optional("peerURLs", texts(&member.peer_urls))
-            .optional("clientURLs", texts(&member.client_urls))
-            .optional("isLearner", Json::flag(member.is_learner))
-            .end()
-    };
+    object
+        .optional("name", Json::text(&member.name))
+        .optional("peerURLs", texts(&member.peer_urls))
+        .optional("clientURLs", texts(&member.client_urls))
+        .optional("isLearner", Json::flag(member.is_learner))
+        .end()
+}
+
+fn member(member: &pb::Member) -> Json {
+    let object = Json::object().optional("ID", Json::number(member.id));
+    member_tail(object, member)
+}
+
+fn members(response: &pb::MemberListResponse, is_hex: bool) -> Json {
     if !is_hex {
-        let list = response.members.iter().map(|member| {
-            tail(
-                Json::object().optional("ID", Json::number(member.id)),
-                member,
-            )
-        });
-        return Json::object()
-            .message("header", header(response.header.as_ref()))
-            .optional("members", Json::list(list))
-            .end();
+        return with_members(response.header.as_ref(), None, &response.members);
     }
     let hex = |id: u64| Json::text(format!("{id:x}"));
     let head = response.header.as_ref().map_or_else(Json::null, |header| {
@@ -355,11 +354,42 @@ fn members(response: &pb::MemberListResponse, is_hex: bool) -> Json {
     let list = response
         .members
         .iter()
-        .map(|member| tail(Json::object().field("ID", hex(member.id)), member));
+        .map(|member| member_tail(Json::object().field("ID", hex(member.id)), member));
     Json::object()
         .field("header", head)
         .field("members", Json::list(list))
         .end()
+}
+
+fn with_members(
+    head: Option<&pb::ResponseHeader>,
+    changed: Option<&pb::Member>,
+    members: &[pb::Member],
+) -> Json {
+    Json::object()
+        .message("header", header(head))
+        .message("member", changed.map(member))
+        .optional("members", Json::list(members.iter().map(member)))
+        .end()
+}
+
+fn member_change(change: &MemberChange<'_>) -> Json {
+    match change {
+        MemberChange::Added { response, .. } => with_members(
+            response.header.as_ref(),
+            response.member.as_ref(),
+            &response.members,
+        ),
+        MemberChange::Removed { response, .. } => {
+            with_members(response.header.as_ref(), None, &response.members)
+        }
+        MemberChange::Updated { response, .. } => {
+            with_members(response.header.as_ref(), None, &response.members)
+        }
+        MemberChange::Promoted { response, .. } => {
+            with_members(response.header.as_ref(), None, &response.members)
+        }
+    }
 }
 
 fn health(health: &Health) -> Json {

@@ -55,6 +55,8 @@ pub(crate) enum Answer<'a> {
     Leases(&'a pb::LeaseLeasesResponse),
     /// member list
     Members(&'a pb::MemberListResponse),
+    /// member add, remove, update, promote
+    MemberChange(MemberChange<'a>),
     /// endpoint health
     Health(&'a [Health]),
     /// endpoint status
@@ -88,6 +90,39 @@ pub(crate) enum Answer<'a> {
         to: u64,
         /// The server's answer.
         response: &'a pb::MoveLeaderResponse,
+    },
+}
+
+/// What was changed of the members.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum MemberChange<'a> {
+    /// One was added, which is to have this name.
+    Added {
+        /// The name.
+        name: &'a str,
+        /// The server's answer.
+        response: &'a pb::MemberAddResponse,
+    },
+    /// One was removed.
+    Removed {
+        /// Which.
+        id: u64,
+        /// The server's answer.
+        response: &'a pb::MemberRemoveResponse,
+    },
+    /// One has other peer URLs.
+    Updated {
+        /// Which.
+        id: u64,
+        /// The server's answer.
+        response: &'a pb::MemberUpdateResponse,
+    },
+    /// A learner votes.
+    Promoted {
+        /// Which.
+        id: u64,
+        /// The server's answer.
+        response: &'a pb::MemberPromoteResponse,
     },
 }
 

@@ -3,7 +3,7 @@
 use prost::Message;
 use quorate_proto::etcdserverpb as pb;
 
-use super::Answer;
+use super::{Answer, MemberChange};
 use crate::failure::{Exit, Failure};
 
 pub(super) fn render(answer: &Answer<'_>) -> Result<Vec<u8>, Failure> {
@@ -47,5 +47,11 @@ pub(super) fn render(answer: &Answer<'_>) -> Result<Vec<u8>, Failure> {
         // Any message that holds a header and nothing else has these bytes.
         Answer::Done { header, .. } => pb::AuthEnableResponse { header: **header }.encode_to_vec(),
         Answer::MoveLeader { response, .. } => response.encode_to_vec(),
+        Answer::MemberChange(change) => match change {
+            MemberChange::Added { response, .. } => response.encode_to_vec(),
+            MemberChange::Removed { response, .. } => response.encode_to_vec(),
+            MemberChange::Updated { response, .. } => response.encode_to_vec(),
+            MemberChange::Promoted { response, .. } => response.encode_to_vec(),
+        },
     })
 }

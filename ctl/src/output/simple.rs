@@ -6,7 +6,7 @@ use quorate_proto::authpb::{Permission, permission};
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::mvccpb::KeyValue;
 
-use super::{Answer, Health, Printer, table};
+use super::{Answer, Health, MemberChange, Printer, table};
 use crate::commands::{NO_END, prefix_end};
 
 pub(super) fn render(printer: &Printer, answer: &Answer<'_>) -> Vec<u8> {
@@ -44,11 +44,53 @@ pub(super) fn render(printer: &Printer, answer: &Answer<'_>) -> Vec<u8> {
         Answer::Role(name, response) => return role(name, response),
         Answer::Roles(response) => lines(&response.roles),
         Answer::Done { words, .. } => format!("{words}\n"),
+        Answer::MemberChange(change) => member_change(change),
         Answer::MoveLeader { from, to, .. } => {
             format!("Leadership transferred from {from:x} to {to:x}\n")
         }
     };
     text.into_bytes()
+}
+
+fn member_change(change: &MemberChange<'_>) -> String {
+    let of = |header: &Option<pb::ResponseHeader>| header.unwrap_or_default().cluster_id;
+    match change {
+        MemberChange::Added { name, response } => added(name, response),
+        MemberChange::Removed { id, response } => {
+            let cluster = of(&response.header);
+            format!("Member {id:16x} removed from cluster {cluster:16x}\n")
+        }
+        MemberChange::Updated { id, response } => {
+            let cluster = of(&response.header);
+            format!("Member {id:16x} updated in cluster {cluster:16x}\n")
+        }
+        MemberChange::Promoted { id, response } => {
+            let cluster = of(&response.header);
+            format!("Member {id:16x} promoted in cluster {cluster:16x}\n")
+        }
+    }
+}
+
+/// What the new member must be started with.
+fn added(name: &str, response: &pb::MemberAddResponse) -> String {
+    let cluster = response.header.unwrap_or_default().cluster_id;
+    let member = response.member.clone().unwrap_or_default();
+    let role = if member.is_learner { " as learner" } else { "" };
+    let all = response.members.iter().flat_map(|known| {
+        let name = if known.id == member.id {
+            name
+        } else {
+            &known.name
+        };
+        let urls = known.peer_urls.iter();
+        urls.map(move |url| format!("{name}={url}"))
+    });
+    let all = all.collect::<Vec<_>>().join(",");
+    let (id, urls) = (member.id, member.peer_urls.join(","));
+    format!(
+        "Member {id:16x} added{role} to cluster {cluster:16x}\n\nETCD_NAME={name:?}\nETCD_INITIAL_CLUSTER={all:?}\n\
+         ETCD_INITIAL_ADVERTISE_PEER_URLS={urls:?}\nETCD_INITIAL_CLUSTER_STATE=\"existing\"\n"
+    )
 }
 
 fn key_value(printer: &Printer, kv: &KeyValue, out: &mut Vec<u8>) {

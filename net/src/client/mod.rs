@@ -13,6 +13,7 @@
 mod auth;
 mod endpoint;
 mod error;
+mod members;
 mod watch;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

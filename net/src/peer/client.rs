@@ -5,12 +5,12 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, HeaderMap};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Body;
 use prost::Message as _;
-use quorate_core::{ClusterId, LeaseId, Revision};
+use quorate_core::{ClusterId, LeaseId, MemberId, Revision};
 use quorate_proto::{etcdserverpb as pb, leasepb};
 use thiserror::Error;
 use tokio::time::timeout;
@@ -22,6 +22,9 @@ use super::limits::{ANSWER_BYTES_MAX, IO_TIMEOUT, LEASE_ANSWER_BYTES_MAX};
 
 pub(crate) const PROTOBUF: &str = "application/protobuf";
 pub(crate) const JSON: &str = "application/json";
+
+/// In front of a learner's id, decimal.
+pub(crate) const PROMOTE_PATH: &str = "/members/promote/";
 
 /// Why a call to a peer gave nothing.
 #[derive(Debug, Error)]
@@ -178,6 +181,31 @@ impl PeerClient {
             return Err(CallError::malformed("lease: TTL id mismatch"));
         }
         Ok(answer)
+    }
+
+    /// Has that member, which leads, promote a learner; the members after it.
+    pub async fn promote(
+        &self,
+        at: &Endpoint,
+        learner: MemberId,
+        token: Option<HeaderValue>,
+    ) -> Result<Vec<pb::Member>, CallError> {
+        let mut headers = HeaderMap::new();
+        if let Some(token) = token {
+            headers.insert(AUTHORIZATION, token);
+        }
+        let uri = at.uri(&format!("{PROMOTE_PATH}{}", learner.0));
+        let none = Bytes::new();
+        let answer = call(
+            &self.http,
+            Method::POST,
+            uri,
+            headers,
+            none,
+            ANSWER_BYTES_MAX,
+        )
+        .await?;
+        json::read_members(&answer.ok()?.body).map_err(CallError::malformed)
     }
 
     async fn get(

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http::Uri;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http_body_util::Full;
+use hyper::body::Body;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection as ConnectionInfo};
 use hyper_util::rt::TokioIo;
@@ -112,7 +113,10 @@ impl fmt::Debug for Endpoint {
 pub(crate) type HttpClient = Client<Connector, Full<Bytes>>;
 
 /// An HTTP/1.1 client whose connections are made within `dial_timeout`.
-pub(crate) fn http_client(dial_timeout: Duration) -> HttpClient {
+pub(crate) fn http_client<B>(dial_timeout: Duration) -> Client<Connector, B>
+where
+    B: Body<Data = Bytes> + Send,
+{
     Client::builder(Executor::new())
         .pool_timer(Timer::new())
         .pool_idle_timeout((PROBE_INTERVAL + IO_TIMEOUT) / 2)

@@ -24,6 +24,12 @@ pub const MESSAGE_BYTES_MAX: u64 = 512 << 20;
 /// The message in front of a snapshot may not be larger than this: etcd's limit.
 pub const SNAPSHOT_MESSAGE_BYTES_MAX: usize = 64 << 20;
 
+/// Bytes of an image that are handed to the connection at once.
+pub const SNAPSHOT_SLICE_BYTES: usize = 128 << 10;
+
+/// A snapshot of which the receiver takes no more for this long has failed; it also has this long to store the end of it.
+pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(60);
+
 /// Bodies of lease calls: etcd's limit.
 pub const LEASE_REQUEST_BYTES_MAX: usize = 64 << 10;
 

@@ -24,6 +24,7 @@ mod pipeline;
 mod probe;
 mod reader;
 mod service;
+mod snapshot;
 mod status;
 mod transport;
 
@@ -34,5 +35,6 @@ pub use identity::{Identity, MIN_CLUSTER_VERSION, Refusal, SERVER_VERSION};
 pub use json::Versions;
 pub use lane::LaneBody;
 pub use service::{LocalNode, PeerBody, Service};
+pub use snapshot::IncomingSnapshot;
 pub use status::PeerStatus;
 pub use transport::{PeerEvent, Transport};

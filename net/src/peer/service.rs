@@ -3,10 +3,10 @@
 //! ```text
 //! POST /raft                    one message                                 204
 //! GET  /raft/stream/LANE/ID     the messages for member ID, as they come    200, a body without end
-//! POST /raft/snapshot           refused: snapshots between members are not built yet
+//! POST /raft/snapshot           a message and an image                      204 when it is stored
 //! GET  /raft/probing            is anybody there
 //! GET  /members  /version  /downgrade/enabled  /members/hashkv
-//! POST /leases  /leases/internal
+//! POST /leases  /leases/internal  /members/promote/ID
 //! ```
 //!
 //! Statuses and texts are etcd's, since an etcd on the other side acts on them: 403 and 410 end the peer's process, and
@@ -18,7 +18,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{Either, Full};
@@ -32,9 +32,9 @@ use quorate_proto::raftpb::{Message, MessageType};
 use quorate_proto::{etcdserverpb as pb, leasepb};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
-use super::client::{CollectError, JSON, PROTOBUF, collect};
+use super::client::{CollectError, JSON, PROMOTE_PATH, PROTOBUF, collect};
 use super::codec::Stream;
 use super::endpoint::Connection;
 use super::identity::{
@@ -48,6 +48,7 @@ use super::limits::{
     REDIAL_INTERVAL,
 };
 use super::probe;
+use super::snapshot::IncomingSnapshot;
 use super::transport::{PeerEvent, Transport};
 use crate::rt::{JoinSet, TcpListener, Timer};
 
@@ -71,6 +72,23 @@ pub trait LocalNode: Send + Sync + 'static {
         id: LeaseId,
         keys: bool,
     ) -> impl Future<Output = Result<pb::LeaseTimeToLiveResponse, RequestError>> + Send;
+
+    /// Stores a snapshot and gives it to the member; how many bytes it had.
+    fn receive_snapshot<B>(
+        &self,
+        message: Message,
+        image: IncomingSnapshot<B>,
+    ) -> impl Future<Output = Result<u64, String>> + Send
+    where
+        B: Body<Data = Bytes> + Send + Unpin,
+        B::Error: std::fmt::Display;
+
+    /// Promotes a learner, on the leader, for the caller of this token; the members after it.
+    fn promote(
+        &self,
+        learner: MemberId,
+        token: Option<HeaderValue>,
+    ) -> impl Future<Output = Result<Vec<pb::Member>, RequestError>> + Send;
 
     /// The hash of the store at a revision, zero being the current one; only the header's revision is used.
     fn hash_kv(
@@ -157,13 +175,14 @@ impl<N: LocalNode> Service<N> {
         let path = parts.uri.path();
         match path {
             "/raft" => self.raft(&parts, body).await,
-            "/raft/snapshot" => self.snapshot(&parts),
+            "/raft/snapshot" => self.snapshot(&parts, body).await,
             probe::PATH => whole(StatusCode::OK, "text/plain; charset=utf-8", probe::answer()),
             "/members" => only(&Method::GET, &parts).unwrap_or_else(|| self.named(self.members())),
             "/members/hashkv" => self.hash_kv(&parts, body).await,
             "/version" => only(&Method::GET, &parts).unwrap_or_else(|| self.version()),
             "/downgrade/enabled" => self.downgrade_enabled(&parts).await,
             "/leases" | "/leases/internal" => self.lease(&parts, body).await,
+            _ if path.starts_with(PROMOTE_PATH) => self.promote(&parts).await,
             _ if path.starts_with("/raft/stream/") => self.stream(&parts),
             _ => text(StatusCode::NOT_FOUND, "404 page not found"),
         }
@@ -213,15 +232,81 @@ impl<N: LocalNode> Service<N> {
         self.named(empty(StatusCode::NO_CONTENT))
     }
 
-    fn snapshot(&self, parts: &Parts) -> Response<PeerBody> {
+    async fn snapshot<B>(&self, parts: &Parts, body: B) -> Response<PeerBody>
+    where
+        B: Body<Data = Bytes> + Send + Unpin,
+        B::Error: std::fmt::Display,
+    {
         if let Some(refusal) = self.refuse_peer(&Method::POST, parts) {
             return refusal;
         }
         self.add_remote(parts);
-        self.named(text(
-            StatusCode::NOT_IMPLEMENTED,
-            "this member cannot receive a snapshot from a peer yet",
-        ))
+        let mut incoming = IncomingSnapshot::new(body);
+        let message = match incoming.message().await {
+            Ok(message) => message,
+            Err(error) => {
+                let error = format!("error decoding raft message: {error}");
+                return self.named(text(StatusCode::BAD_REQUEST, &error));
+            }
+        };
+        if message.r#type != i32::from(MessageType::MsgSnap) {
+            return self.named(text(StatusCode::BAD_REQUEST, "wrong raft message type"));
+        }
+        let from = MemberId(message.from);
+        if self.node.is_removed(from) {
+            return self.named(forbidden("cannot process message from removed member"));
+        }
+        if message.to != self.transport.identity().member.0 {
+            return self.named(forbidden("cannot process message to mismatch member"));
+        }
+        let peer = format!("{:x}", from.0);
+        info!(peer, "receiving database snapshot");
+        match self.node.receive_snapshot(message, incoming).await {
+            Ok(bytes) => {
+                info!(peer, bytes, "received and saved database snapshot");
+                self.transport.received(from, 0);
+                self.named(empty(StatusCode::NO_CONTENT))
+            }
+            Err(error) => {
+                warn!(peer, error, "failed to save incoming database snapshot");
+                let error = format!("failed to save KV snapshot: {error}");
+                self.named(text(StatusCode::INTERNAL_SERVER_ERROR, &error))
+            }
+        }
+    }
+
+    async fn promote(&self, parts: &Parts) -> Response<PeerBody> {
+        if let Some(refusal) = only(&Method::POST, parts) {
+            return refusal;
+        }
+        let id = parts.uri.path().trim_start_matches(PROMOTE_PATH);
+        let Ok(id) = id.parse() else {
+            let error = format!("member {id} not found in cluster");
+            return self.named(text(StatusCode::NOT_FOUND, &error));
+        };
+        let token = parts.headers.get(AUTHORIZATION).cloned();
+        let promoted = self.node.promote(MemberId(id), token).await;
+        self.named(match promoted {
+            Ok(members) => whole(StatusCode::OK, JSON, json::write_members(members)),
+            Err(RequestError::MemberNotFound) => {
+                text(StatusCode::NOT_FOUND, "membership: ID not found")
+            }
+            Err(error @ RequestError::LearnerNotReady) => {
+                text(StatusCode::PRECONDITION_FAILED, error.message())
+            }
+            Err(RequestError::MemberNotLearner) => text(
+                StatusCode::PRECONDITION_FAILED,
+                "membership: can only promote a learner member",
+            ),
+            Err(error) => {
+                warn!(error = error.message(), "failed to promote a member");
+                whole(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    JSON,
+                    br#"{"message":"Internal Server Error"}"#.to_vec(),
+                )
+            }
+        })
     }
 
     fn stream(&self, parts: &Parts) -> Response<PeerBody> {

@@ -18,8 +18,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use quorate_core::boundary::Peer;
 use quorate_core::{LeaseId, MemberId};
 use quorate_proto::etcdserverpb as pb;
@@ -30,12 +31,13 @@ use tracing::{info, warn};
 
 use super::client::{CallError, PeerClient};
 use super::codec::Stream;
-use super::endpoint::{Endpoint, HttpClient};
+use super::endpoint::{Endpoint, HttpClient, http_client};
 use super::identity::Identity;
 use super::json::Versions;
 use super::lane::{Lane, LaneBody, Offer};
 use super::limits::{PIPELINE_WORKERS, REMOTES_MAX};
 use super::pipeline::{self, Pipeline};
+use super::snapshot::{self, SnapshotClient};
 use super::status::{PeerStatus, Status};
 use super::{probe, reader};
 
@@ -67,6 +69,7 @@ pub enum PeerEvent {
 pub struct Transport {
     shared: Arc<Shared>,
     peers: Mutex<Peers>,
+    snapshots: SnapshotClient,
 }
 
 /// What every task of the transport needs.
@@ -140,6 +143,7 @@ impl Transport {
         Self {
             shared: Arc::new(shared),
             peers: Mutex::default(),
+            snapshots: http_client(dial_timeout),
         }
     }
 
@@ -207,6 +211,49 @@ impl Transport {
             .deliver(dropped.into_iter().map(PeerEvent::Unreachable).collect());
     }
 
+    /// Sends a snapshot beside everything else: the message, then the image. `done` is told whether the peer has stored
+    /// all of it.
+    pub fn send_snapshot(
+        &self,
+        to: MemberId,
+        message: Message,
+        image: Bytes,
+        done: impl FnOnce(bool) + Send + 'static,
+    ) {
+        let endpoint = self.lock().members.get(&to).and_then(|link| {
+            let endpoint = link.picker.pick()?;
+            Some((endpoint, Arc::clone(&link.picker), Arc::clone(&link.status)))
+        });
+        let Some((endpoint, picker, status)) = endpoint else {
+            return done(false);
+        };
+        let shared = Arc::clone(&self.shared);
+        let client = self.snapshots.clone();
+        let bytes = image.len();
+        self.shared.runtime.spawn(async move {
+            let peer = format!("{:x}", to.0);
+            info!(peer, bytes, %endpoint, "sending database snapshot");
+            let uri = endpoint.uri("/raft/snapshot");
+            let headers = shared.headers.clone();
+            let sent = snapshot::send(&client, uri, headers, &message, image).await;
+            match &sent {
+                Ok(()) => {
+                    status.activate();
+                    status.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+                    info!(peer, bytes, "sent database snapshot");
+                }
+                Err(error) => {
+                    warn!(peer, bytes, %error, "failed to send database snapshot");
+                    picker.unreachable(&endpoint);
+                    status.deactivate("snapshot", &error.to_string());
+                    status.sent_failures.fetch_add(1, Ordering::Relaxed);
+                    shared.deliver(vec![PeerEvent::Unreachable(to)]);
+                }
+            }
+            done(sent.is_ok());
+        });
+    }
+
     /// The state of the link to each peer.
     pub fn statuses(&self) -> Vec<PeerStatus> {
         self.lock().members.values().map(Link::read).collect()
@@ -232,6 +279,24 @@ impl Transport {
             (member, None)
         });
         join_all(calls).await
+    }
+
+    /// Has the leader promote a learner; the members after it. `token` is that of the caller.
+    pub async fn promote(
+        &self,
+        leader: MemberId,
+        learner: MemberId,
+        token: Option<HeaderValue>,
+    ) -> Result<Vec<pb::Member>, CallError> {
+        let mut result = Err(CallError::UnknownMember);
+        for endpoint in self.endpoints(leader) {
+            let client = &self.shared.client;
+            result = client.promote(&endpoint, learner, token.clone()).await;
+            if !matches!(result, Err(CallError::Unreachable(_))) {
+                return result;
+            }
+        }
+        result
     }
 
     /// Renews a lease at the leader; the TTL in seconds.
@@ -426,7 +491,7 @@ impl Link {
     /// Queues a message on the best way that is open; `None` when it was dropped.
     fn offer(&self, mut message: Message) -> Option<Way> {
         if message.r#type == i32::from(MessageType::MsgSnap) {
-            // A snapshot is more than this message: it has a way of its own, which is not built yet.
+            // A snapshot is more than this message: it has a way of its own.
             return self.dropped("a snapshot cannot be sent as a message");
         }
         let is_append = message.r#type == i32::from(MessageType::MsgApp);

@@ -1,13 +1,15 @@
 //! What two transports do for each other.
 
+use bytes::Bytes;
 use quorate_core::MemberId;
 use quorate_core::boundary::Peer;
 use quorate_net::peer::PeerEvent;
 use quorate_net::peer::limits::{
     IO_TIMEOUT, LANE_MESSAGES_MAX, PIPELINE_MESSAGES_MAX, STREAM_HEARTBEAT,
 };
-use quorate_proto::raftpb::{Message, MessageType};
+use quorate_proto::raftpb::{ConfState, Message, MessageType, Snapshot};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 
 use super::member::{Member, append, heartbeat, pair};
 
@@ -247,4 +249,53 @@ async fn probes_and_versions_show_who_is_there() {
     let id = two.id;
     two.stop().await;
     assert_eq!(one.transport.peer_versions().await, vec![(id, None)]);
+}
+
+fn snapshot(from: &Member, to: MemberId, index: u64) -> Message {
+    let conf_state = ConfState::simple(vec![1, 2], vec![]);
+    Message {
+        r#type: MessageType::MsgSnap.into(),
+        from: from.id.0,
+        to: to.0,
+        term: 3,
+        snapshot: Some(Snapshot::new(
+            index,
+            3,
+            conf_state,
+            Bytes::from_static(b"{}"),
+        )),
+        ..Message::default()
+    }
+}
+
+async fn send_snapshot(from: &Member, to: MemberId, message: Message, image: Bytes) -> bool {
+    let (done, sent) = oneshot::channel();
+    let done = move |is_done| done.send(is_done).expect("somebody waits");
+    from.transport.send_snapshot(to, message, image, done);
+    sent.await.expect("it ends")
+}
+
+#[tokio::test]
+async fn a_snapshot_of_megabytes_arrives_whole_and_its_sender_hears_of_it() {
+    let (one, two) = pair().await;
+    let image: Vec<u8> = (0..5_000_000_u32)
+        .map(|number| (number % 251) as u8)
+        .collect();
+    let message = snapshot(&one, two.id, 77);
+    assert!(send_snapshot(&one, two.id, message, image.clone().into()).await);
+    assert_eq!(*two.node.snapshots.lock().unwrap(), [(77, image)]);
+}
+
+#[tokio::test]
+async fn a_snapshot_that_nobody_takes_has_failed() {
+    let (one, two) = pair().await;
+    let (id, image) = (two.id, Bytes::from_static(b"image"));
+    let stranger = snapshot(&one, MemberId(9), 77);
+    assert!(!send_snapshot(&one, MemberId(9), stranger.clone(), image.clone()).await);
+    // It reaches a member that it is not meant for, which refuses it.
+    assert!(!send_snapshot(&one, id, stranger, image.clone()).await);
+    let message = snapshot(&one, id, 77);
+    assert!(two.node.snapshots.lock().unwrap().is_empty());
+    two.stop().await;
+    assert!(!send_snapshot(&one, id, message, image).await);
 }

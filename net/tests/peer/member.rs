@@ -1,12 +1,16 @@
 //! A member reduced to its peer port: a transport, a service, and a node with fixed answers.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
+use hyper::body::Body;
 use quorate_core::boundary::Peer;
 use quorate_core::{ClusterId, LeaseId, MemberId, RequestError, Revision};
-use quorate_net::peer::{Identity, LocalNode, PeerEvent, PeerStatus, Service, Transport, Versions};
+use quorate_net::peer::{
+    Identity, IncomingSnapshot, LocalNode, PeerEvent, PeerStatus, Service, Transport, Versions,
+};
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::raftpb::{Entry, Message, MessageType};
 use tokio::net::TcpListener;
@@ -27,6 +31,7 @@ pub(crate) struct Member {
     pub(crate) id: MemberId,
     pub(crate) address: SocketAddr,
     pub(crate) transport: Arc<Transport>,
+    pub(crate) node: Arc<FixedNode>,
     events: mpsc::UnboundedReceiver<PeerEvent>,
     server: JoinHandle<()>,
 }
@@ -56,12 +61,14 @@ impl Member {
                 }
             },
         ));
-        let service = Arc::new(Service::new(Arc::clone(&transport), Arc::new(FixedNode)));
+        let node = Arc::new(FixedNode::default());
+        let service = Arc::new(Service::new(Arc::clone(&transport), Arc::clone(&node)));
         let server = tokio::spawn(service.serve(listener, std::future::pending()));
         Self {
             id: MemberId(id),
             address,
             transport,
+            node,
             events,
             server,
         }
@@ -168,9 +175,43 @@ pub(crate) fn heartbeat(commit: u64) -> Message {
     }
 }
 
-pub(crate) struct FixedNode;
+#[derive(Default)]
+pub(crate) struct FixedNode {
+    /// Snapshots that came: (index, image).
+    pub(crate) snapshots: Mutex<Vec<(u64, Vec<u8>)>>,
+}
 
 impl LocalNode for FixedNode {
+    async fn receive_snapshot<B>(
+        &self,
+        message: Message,
+        mut image: IncomingSnapshot<B>,
+    ) -> Result<u64, String>
+    where
+        B: Body<Data = Bytes> + Send + Unpin,
+        B::Error: std::fmt::Display,
+    {
+        let mut whole = Vec::new();
+        while let Some(part) = image.next().await? {
+            whole.extend_from_slice(&part);
+        }
+        let bytes = whole.len() as u64;
+        let index = message.snapshot.expect("a snapshot").metadata.index;
+        self.snapshots
+            .lock()
+            .expect("no panic")
+            .push((index, whole));
+        Ok(bytes)
+    }
+
+    async fn promote(
+        &self,
+        _: MemberId,
+        _: Option<http::HeaderValue>,
+    ) -> Result<Vec<pb::Member>, RequestError> {
+        Err(RequestError::NotLeader)
+    }
+
     fn is_removed(&self, member: MemberId) -> bool {
         member == REMOVED
     }

@@ -133,8 +133,8 @@ async fn requests_for_raft_are_refused_with_etcds_words() {
         (
             "POST /raft/snapshot",
             &[][..],
-            501,
-            "cannot receive a snapshot from a peer yet\n",
+            400,
+            "error decoding raft message: unexpected EOF\n",
         ),
         ("GET /raft/elsewhere", &[][..], 404, "404 page not found\n"),
     ];

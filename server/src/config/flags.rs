@@ -220,7 +220,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     cluster("discovery-fallback", Choice(&["exit", "proxy"]), "exit", Works, "What to do when discovery fails: exit."),
     cluster("discovery-srv", Text, "", NotYet, "DNS domain that lists the members."),
     cluster("discovery-srv-name", Text, "", NotYet, "Suffix of the DNS service name."),
-    cluster("strict-reconfig-check", Bool, "true", NotYet, "Refuse membership changes that would lose the quorum."),
+    cluster("strict-reconfig-check", Bool, "true", Works, "Refuse membership changes that would lose the quorum."),
     cluster("pre-vote", Bool, "true", Works, "Ask before an election, so that a returning member does not disturb."),
     cluster("auto-compaction-retention", Text, "0", NotYet, "How much history to keep; 0 compacts nothing."),
     cluster("auto-compaction-mode", Text, "periodic", NotYet, "Whether the retention is a time ('periodic') or a number of revisions ('revision')."),

@@ -87,6 +87,8 @@ pub struct Config {
     pub election_ticks: u32,
     /// `--pre-vote`.
     pub pre_vote: bool,
+    /// `--strict-reconfig-check`.
+    pub strict_reconfig_check: bool,
     /// `--max-learners`.
     pub max_learners: usize,
     /// `--feature-gates`.
@@ -372,6 +374,7 @@ impl Config {
             election_ticks: u32::try_from(settings.unsigned("election-timeout") / heartbeat_ms)
                 .expect("the election timeout has an upper bound"),
             pre_vote: settings.bool("pre-vote"),
+            strict_reconfig_check: settings.bool("strict-reconfig-check"),
             max_learners: usize::try_from(settings.signed("max-learners")).unwrap_or(0),
             gates: settings.gates(),
             quota_bytes: match settings.signed("quota-backend-bytes") {

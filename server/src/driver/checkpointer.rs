@@ -1,19 +1,32 @@
-//! The checkpoint thread: writes images while everything else goes on.
+//! The checkpoint thread: writes images while everything else goes on, and sends the newest one to followers.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use quorate_core::boundary::Input;
-use quorate_core::checkpoint::Job;
+use quorate_core::checkpoint::{self, Job};
+use quorate_core::types::{Index, MemberId, Term};
+use quorate_net::peer::Transport;
+use quorate_proto::raftpb::Message;
 use tracing::{error, info};
 
 use super::queue::Queue;
 use crate::host::{SharedDisk, Worker};
 use crate::state::{ImageFacts, ServerState};
 
-/// One image to write.
+/// What the thread is asked for, in order: what is sent is the image that was written last.
 #[derive(Debug)]
-pub(crate) struct Work(pub(crate) Box<Job>);
+pub(crate) enum Work {
+    /// Write an image.
+    Write(Box<Job>),
+    /// Send the image that is there; then `Input::SnapshotSent`.
+    Send {
+        /// The receiver.
+        to: MemberId,
+        /// What raft says with it.
+        message: Box<Message>,
+    },
+}
 
 /// The state of the checkpoint thread.
 #[derive(Debug)]
@@ -24,16 +37,23 @@ pub(crate) struct Checkpointer<D> {
     pub(crate) inbox: Arc<Queue<Input>>,
     /// Shows the newest one.
     pub(crate) state: Arc<ServerState>,
+    /// Sends it.
+    pub(crate) transport: Arc<Transport>,
 }
 
 impl<D: SharedDisk> Worker for Checkpointer<D> {
     type Item = Work;
 
     fn work(&mut self, batch: &mut Vec<Work>) {
-        for Work(job) in batch.drain(..) {
-            let index = job.index();
-            let done = self.write(*job);
-            self.inbox.push(Input::Checkpointed { index, done });
+        for work in batch.drain(..) {
+            match work {
+                Work::Write(job) => {
+                    let index = job.index();
+                    let done = self.write(*job);
+                    self.inbox.push(Input::Checkpointed { index, done });
+                }
+                Work::Send { to, message } => self.send(to, *message),
+            }
         }
     }
 
@@ -41,6 +61,24 @@ impl<D: SharedDisk> Worker for Checkpointer<D> {
 }
 
 impl<D: SharedDisk> Checkpointer<D> {
+    /// Opens the image and lets the peer thread send it: a later checkpoint takes its name, not its content.
+    fn send(&mut self, to: MemberId, mut message: Message) {
+        let snapshot = message.snapshot.get_or_insert_default();
+        let (index, term) = (snapshot.metadata.index, snapshot.metadata.term);
+        let inbox = Arc::clone(&self.inbox);
+        let sent = move |done| inbox.push(Input::SnapshotSent { to, done });
+        match checkpoint::to_send(&mut self.disk, Index(index), Term(term)) {
+            Ok((image, membership)) => {
+                snapshot.data = Some(membership);
+                self.transport.send_snapshot(to, message, image, sent);
+            }
+            Err(error) => {
+                error!(index, error = %error, "cannot read the checkpoint that a follower needs");
+                sent(false);
+            }
+        }
+    }
+
     fn write(&mut self, job: Job) -> bool {
         let index = job.index();
         let begun = Instant::now();

@@ -152,17 +152,17 @@ impl Consensus {
                     bytes_max,
                 });
             }
-            Output::Checkpoint(job) => self.exits.checkpoints.push(checkpointer::Work(job)),
+            Output::Checkpoint(job) => self.exits.checkpoints.push(checkpointer::Work::Write(job)),
             Output::Reply { ticket, result } => {
                 let slot = slot_of(ticket, self.replies.len());
                 self.replies[slot].push(Reply { ticket, result });
             }
-            // With peers the whole log is kept, so that no follower needs one; and none is received.
-            Output::SendSnapshot { to, .. } => {
-                let answer = Input::SnapshotSent { to, done: false };
-                self.node.handle(self.clock.now(), answer);
+            Output::SendSnapshot { to, message } => {
+                let message = Box::new(message);
+                let work = checkpointer::Work::Send { to, message };
+                self.exits.checkpoints.push(work);
             }
-            Output::Discard(_) => {}
+            Output::Discard(install) => self.log_work.push(log_writer::Work::Discard(install)),
             Output::StoreAdvanced => self.store_advanced = true,
             Output::Token(_) => unreachable!("taken up before"),
             Output::Peers(peers) => self.exits.peers.update(peers),

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quorate_core::boundary::{Input, Write};
+use quorate_core::checkpoint::Install;
 use quorate_core::types::{Index, WriteNumber};
 use quorate_core::wal::{Wal, WalError};
+use tracing::{info, warn};
 
 use super::queue::Queue;
 use super::segments::Segments;
@@ -16,8 +18,8 @@ use crate::host::{self, SharedDisk, Worker};
 use crate::log::lines;
 use crate::state::ServerState;
 
-/// Segments of a single member that are kept although a checkpoint covers them. Nobody needs them, and a restart
-/// reads and checks all that is there.
+/// Segments that are kept although a checkpoint covers them: a follower that was away for a moment goes on from them. A
+/// restart reads and checks all that is there, so there are few.
 const SEGMENTS_KEPT: usize = 1;
 
 /// A sync that takes longer is worth a line.
@@ -37,11 +39,15 @@ pub(crate) enum Work {
         /// Enough when reached.
         bytes_max: u64,
     },
+    /// Remove a received image that nobody wants.
+    Discard(Install),
 }
 
 /// The log thread's state.
 pub(crate) struct Writer<D: SharedDisk> {
     wal: Wal<D>,
+    /// Where received images are put in their place.
+    disk: D,
     inbox: Arc<Queue<Input>>,
     state: Arc<ServerState>,
     segments: Segments<D>,
@@ -77,7 +83,8 @@ impl<D: SharedDisk> Writer<D> {
             wal,
             inbox,
             state,
-            segments: Segments::start(disk),
+            segments: Segments::start(disk.clone()),
+            disk,
             answers: Vec::new(),
         };
         writer.order_segment();
@@ -95,6 +102,11 @@ impl<D: SharedDisk> Writer<D> {
             {
                 let entries = self.wal.read_entries(first, last, bytes_max)?;
                 self.answers.push(Input::EntriesRead { first, entries });
+            } else if let Work::Discard(install) = work
+                && let Err(error) = install.discard(&mut self.disk)
+            {
+                // It is removed at the next start.
+                warn!(error = %error, "cannot remove a snapshot that is not wanted");
             }
         }
         self.inbox.append(&mut self.answers);
@@ -109,19 +121,19 @@ impl<D: SharedDisk> Writer<D> {
     fn append(&mut self, batch: &[Work]) -> Result<(), WalError> {
         let mut last: Option<WriteNumber> = None;
         let mut must_sync = false;
-        let mut checkpoint = None;
+        let mut purge_before = None;
         for work in batch {
             let Work::Append(write) = work else { continue };
+            if let Some(install) = &write.install {
+                install.carry_out(&mut self.disk)?;
+                info!(index = install.index().0, "installed a snapshot");
+            }
             self.wal.append(write)?;
             #[cfg(madsim)]
             crate::simulated::note_write(self.state.member, write);
             last = Some(write.number);
             must_sync |= write.must_sync;
-            checkpoint = write
-                .snapshot
-                .as_ref()
-                .map(|snapshot| snapshot.index)
-                .or(checkpoint);
+            purge_before = write.purge_before.or(purge_before);
         }
         let Some(last) = last else { return Ok(()) };
         if must_sync {
@@ -139,12 +151,11 @@ impl<D: SharedDisk> Writer<D> {
             self.wal.flush()?;
         }
         self.answers.push(Input::Written(last));
-        if let Some(index) = checkpoint
-            && self.state.status().members.len() <= 1
-        {
-            // A follower that lags is served from the log alone, since no snapshot can be sent to it: with peers
-            // all of it is kept.
-            self.wal.purge_before(index, SEGMENTS_KEPT)?;
+        if let Some(index) = purge_before {
+            let purged = self.wal.purge_before(index, SEGMENTS_KEPT)?;
+            if purged > 0 {
+                info!(purged, before = index.0, "purged log files");
+            }
         }
         Ok(())
     }

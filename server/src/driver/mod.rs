@@ -7,5 +7,6 @@ pub(crate) mod consensus;
 pub(crate) mod log_writer;
 pub mod queue;
 mod segments;
+pub(crate) mod snapshots;
 pub(crate) mod stepwise;
 pub mod tickets;

@@ -44,6 +44,7 @@ fn status() -> Status {
         applied: Index(1),
         alarms: Arc::default(),
         members: Arc::default(),
+        removed: Arc::default(),
         cluster_version: None,
         size_bytes: 0,
         size_in_use_bytes: 0,

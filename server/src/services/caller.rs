@@ -49,6 +49,21 @@ impl Caller {
         }
     }
 
+    /// Whoever showed this token to another member.
+    pub(super) fn with_token(token: Option<http::HeaderValue>) -> Self {
+        let token = token.and_then(|token| MetadataValue::try_from(token.as_bytes()).ok());
+        Self {
+            token,
+            certificate: None,
+        }
+    }
+
+    /// The token, for another member.
+    pub(super) fn token(&self) -> Option<http::HeaderValue> {
+        let token = self.token.as_ref()?;
+        http::HeaderValue::from_bytes(token.as_bytes()).ok()
+    }
+
     /// This member itself.
     pub(super) fn nobody() -> Self {
         Self::default()

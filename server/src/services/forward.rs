@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderValue, StatusCode};
 use quorate_core::boundary::{Request, Response};
 use quorate_core::error::RequestError;
 use quorate_core::types::{LeaseId, MemberId};
@@ -12,6 +13,7 @@ use quorate_proto::etcdserverpb as pb;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
+use super::cluster;
 use crate::io::core;
 
 /// Between two tries while there is no leader, or the leader does not answer; etcd's pause.
@@ -27,7 +29,7 @@ pub(super) async fn renew(id: LeaseId) -> Result<i64, RequestError> {
     };
     let there =
         move |peers: Arc<Transport>, leader| async move { peers.lease_renew(leader, id).await };
-    match by_leader(here, there).await {
+    match by_leader(here, there, unknown_lease).await {
         Err(RequestError::LeaseNotFound) => Ok(0),
         renewed => renewed,
     }
@@ -47,13 +49,46 @@ pub(super) async fn time_to_live(
     let there = move |peers: Arc<Transport>, leader| async move {
         peers.lease_time_to_live(leader, id, keys).await
     };
-    by_leader(here, there).await
+    by_leader(here, there, unknown_lease).await
 }
 
-/// Tries until the leader has answered or the time for a request is over.
+/// Promotes a learner: only the leader knows how far it is.
+pub(super) async fn promote(
+    learner: MemberId,
+    token: Option<HeaderValue>,
+) -> Result<Vec<pb::Member>, RequestError> {
+    let here = || cluster::promote_here(learner);
+    let there = |peers: Arc<Transport>, leader| {
+        let token = token.clone();
+        async move { peers.promote(leader, learner, token).await }
+    };
+    by_leader(here, there, refused_promotion).await
+}
+
+fn refused_promotion(error: &CallError) -> Option<RequestError> {
+    match error {
+        CallError::NotFound(_) => Some(RequestError::MemberNotFound),
+        CallError::Refused { status, text } if *status == StatusCode::PRECONDITION_FAILED => {
+            let not_ready = RequestError::LearnerNotReady;
+            Some(if text == not_ready.message() {
+                not_ready
+            } else {
+                RequestError::MemberNotLearner
+            })
+        }
+        _ => None,
+    }
+}
+
+fn unknown_lease(error: &CallError) -> Option<RequestError> {
+    matches!(error, CallError::NotFound(_)).then_some(RequestError::LeaseNotFound)
+}
+
+/// Tries until the leader has answered, or refused for good, or the time for a request is over.
 async fn by_leader<T, Here, There>(
     here: impl Fn() -> Here,
     there: impl Fn(Arc<Transport>, MemberId) -> There,
+    refused: impl Fn(&CallError) -> Option<RequestError>,
 ) -> Result<T, RequestError>
 where
     Here: Future<Output = Result<T, RequestError>>,
@@ -71,8 +106,10 @@ where
             },
             (Some(leader), Some(peers)) => match there(peers, leader).await {
                 Ok(answer) => return Ok(answer),
-                Err(CallError::NotFound(_)) => return Err(RequestError::LeaseNotFound),
                 Err(error) => {
+                    if let Some(refusal) = refused(&error) {
+                        return Err(refusal);
+                    }
                     debug!(leader = leader.0, error = %error, "the leader did not answer")
                 }
             },

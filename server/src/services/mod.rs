@@ -40,6 +40,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::Service as _;
 
+pub(crate) use self::cluster::promote_for;
 use self::measure::Call;
 use crate::state::ServerState;
 

@@ -1,8 +1,10 @@
 //! Real processes, alone and as a cluster, through their gRPC API and their signals.
 
 mod auth;
+mod changes;
 mod one_member;
 mod pages;
+mod snapshots;
 mod start;
 mod support;
 mod three_members;

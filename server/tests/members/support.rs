@@ -26,7 +26,8 @@ const READY: &str = "ready to serve client requests";
 
 /// A `quorate` process and its directory.
 pub(crate) struct Member {
-    name: String,
+    pub(crate) name: String,
+    pub(crate) peer_url: String,
     client_port: u16,
     arguments: Vec<String>,
     directory: TempDir,
@@ -70,34 +71,49 @@ impl Member {
             .map(|(number, url)| format!("m{number}={url}"))
             .collect();
         let initial_cluster = all.join(",");
-        let mut members = Vec::new();
-        for (number, peer_url) in peer_urls.iter().enumerate() {
-            let client_port = free_port();
-            let client_url = format!("http://127.0.0.1:{client_port}");
-            let name = format!("m{number}");
-            let arguments = [
-                ("--name", name.as_str()),
-                ("--listen-client-urls", &client_url),
-                ("--advertise-client-urls", &client_url),
-                ("--listen-peer-urls", peer_url),
-                ("--initial-advertise-peer-urls", peer_url),
-                ("--initial-cluster", &initial_cluster),
-                ("--initial-cluster-state", "new"),
-            ];
-            let arguments = arguments
-                .iter()
-                .flat_map(|(flag, value)| [flag.to_string(), value.to_string()])
-                .collect();
-            let directory = TempDir::new().expect("the system has a temporary directory");
-            members.push(Self {
-                name,
-                client_port,
-                arguments,
-                directory,
-                process: None,
-            });
-        }
+        let members = peer_urls.into_iter().enumerate();
         members
+            .map(|(number, peer_url)| Self::made(number, peer_url, &initial_cluster, "new"))
+            .collect()
+    }
+
+    /// A further member of a cluster that runs with these; it must have been added with its peer URL before it starts.
+    pub(crate) fn joining(running: &[Self], number: usize) -> Self {
+        let peer_url = format!("http://127.0.0.1:{}", free_port());
+        let mut all: Vec<_> = running
+            .iter()
+            .map(|member| format!("{}={}", member.name, member.peer_url))
+            .collect();
+        all.push(format!("m{number}={peer_url}"));
+        Self::made(number, peer_url, &all.join(","), "existing")
+    }
+
+    fn made(number: usize, peer_url: String, initial_cluster: &str, state: &str) -> Self {
+        let client_port = free_port();
+        let client_url = format!("http://127.0.0.1:{client_port}");
+        let name = format!("m{number}");
+        let arguments = [
+            ("--name", name.as_str()),
+            ("--listen-client-urls", &client_url),
+            ("--advertise-client-urls", &client_url),
+            ("--listen-peer-urls", &peer_url),
+            ("--initial-advertise-peer-urls", &peer_url),
+            ("--initial-cluster", initial_cluster),
+            ("--initial-cluster-state", state),
+        ];
+        let arguments = arguments
+            .iter()
+            .flat_map(|(flag, value)| [flag.to_string(), value.to_string()])
+            .collect();
+        let directory = TempDir::new().expect("the system has a temporary directory");
+        Self {
+            name,
+            peer_url,
+            client_port,
+            arguments,
+            directory,
+            process: None,
+        }
     }
 
     /// Adds flags to the next start.

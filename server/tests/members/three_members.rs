@@ -13,7 +13,7 @@ fn put(key: String) -> pb::PutRequest {
     }
 }
 
-fn start(members: &mut [Member]) {
+pub(crate) fn start(members: &mut [Member]) {
     for member in members.iter_mut() {
         member.launch();
     }
@@ -22,7 +22,7 @@ fn start(members: &mut [Member]) {
     }
 }
 
-async fn has(member: &Member, key: &str, serializable: bool) -> bool {
+pub(crate) async fn has(member: &Member, key: &str, serializable: bool) -> bool {
     let range = pb::RangeRequest {
         key: Bytes::from(key.to_owned()),
         serializable,
@@ -40,7 +40,7 @@ async fn has(member: &Member, key: &str, serializable: bool) -> bool {
 }
 
 /// The index of the leader, once one member knows it.
-async fn leader(members: &[Member]) -> usize {
+pub(crate) async fn leader(members: &[Member]) -> usize {
     let status = members[0]
         .maintenance()
         .await

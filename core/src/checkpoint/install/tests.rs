@@ -5,7 +5,7 @@ use crate::checkpoint::bolt::MemoryFile;
 use crate::checkpoint::crash_disk::{CrashDisk, LOSSES};
 use crate::checkpoint::schema::MemberRecord;
 use crate::checkpoint::{STORAGE_VERSION, write_image};
-use crate::types::{MemberId, Term};
+use crate::types::MemberId;
 
 fn contents(index: u64) -> Contents {
     Contents {
@@ -119,4 +119,15 @@ fn what_etcd_received_and_noted_in_its_log_is_installed_at_the_start() {
         assert_eq!(installed(&disk), expected);
         assert!(leftovers(&disk).is_empty());
     }
+}
+
+#[test]
+fn what_is_sent_is_the_image_with_its_membership() {
+    let disk = disk_with(10);
+    let (sent, membership) = to_send(&mut disk.clone(), Index(10), Term(2)).unwrap();
+    assert_eq!(sent, image(10));
+    let text = String::from_utf8(membership.to_vec()).unwrap();
+    assert!(text.contains("/0/members/0000000000000001"), "{text}");
+    let (_, unknown) = to_send(&mut disk.clone(), Index(11), Term(2)).unwrap();
+    assert!(unknown.is_empty());
 }
