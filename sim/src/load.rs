@@ -250,7 +250,7 @@ impl Group {
         let work = Work::Mixed {
             compaction_ppm: *stream.pick(&[0, 5_000, 50_000]),
             lease_ppm: *stream.pick(&[0, 50_000, 300_000]),
-            lease_ttl_max: stream.between(1, 6),
+            lease_ttl_max: stream.between(1, 3),
         };
         let group = Self::draw(stream, work, 6);
         Self {
@@ -285,7 +285,7 @@ impl SessionWork {
 
     fn draw(stream: &mut Stream) -> Self {
         Self {
-            ttl_max: stream.between(1, 6),
+            ttl_max: stream.between(1, 3),
             hold_ns: *stream.pick(&[1, 300, 2000]) * MILLISECOND,
             silent_ppm: *stream.pick(&[0, 200_000, 600_000]),
         }

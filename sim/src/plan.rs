@@ -106,6 +106,8 @@ pub enum Kind {
     WallJump(i64),
     /// Leadership is handed over to somebody else.
     Transfer,
+    /// The machine is gone, with its disk. Somebody removes the member, and adds another one in its place.
+    LostDisk,
 }
 
 /// Which files rot.
@@ -262,6 +264,7 @@ pub const KINDS: &[&str] = &[
     "clock-rate",
     "wall-jump",
     "transfer",
+    "lost-disk",
 ];
 
 /// Kinds that come less often than the others where they come at all: each of them costs the cluster a lot.
@@ -273,6 +276,7 @@ const RARE: &[&str] = &[
     "rot",
     "lost-write",
     "misdirected-write",
+    "lost-disk",
 ];
 /// The leader is hit more often than chance would have it, in a million.
 const LEADER_PPM: u32 = 350_000;
@@ -372,6 +376,7 @@ pub fn draw_kind(stream: &mut Stream, name: &str, members: u64, length_ns: u64) 
             })
         }
         "transfer" => Kind::Transfer,
+        "lost-disk" => Kind::LostDisk,
         other => unreachable!("{other} is no kind of fault"),
     }
 }
@@ -421,6 +426,7 @@ impl Kind {
             Self::ClockRate(_) => "clock-rate",
             Self::WallJump(_) => "wall-jump",
             Self::Transfer => "transfer",
+            Self::LostDisk => "lost-disk",
         }
     }
 
@@ -436,6 +442,7 @@ impl Kind {
                 | Self::Reset
                 | Self::WallJump(_)
                 | Self::Transfer
+                | Self::LostDisk
         )
     }
 }

@@ -10,6 +10,7 @@ pub mod lease;
 pub mod ledger;
 pub mod linearizability;
 pub mod lock;
+pub mod members;
 pub mod raft;
 pub mod shadow;
 pub mod state;
@@ -60,6 +61,10 @@ pub const PROPERTIES: &[(&str, &str)] = &[
     (
         "raft.promise",
         "a vote or an acknowledged append is on the disk before the message that says so leaves",
+    ),
+    (
+        "raft.members",
+        "who the members are is a function of the applied index",
     ),
     (
         "durable.ack",

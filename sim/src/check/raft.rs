@@ -8,6 +8,7 @@ use quorate_proto::raftpb::{Entry, HardState, Message, MessageType};
 
 use super::durability::{Found, check_found};
 use super::ledger::Ledger;
+use super::members::History;
 use super::shadow::Shadow;
 use super::{Facts, Violation};
 
@@ -30,6 +31,10 @@ pub struct Raft {
     members: BTreeMap<MemberId, Followed>,
     /// The entries up to here are the same on all members by agreement: they make the members.
     founding: u64,
+    /// Who the members were when.
+    pub history: History,
+    /// For each committed entry: what its leader had applied before it called the entry committed.
+    committed_after: Vec<u64>,
     leaders: BTreeMap<u64, MemberId>,
     votes: BTreeMap<(MemberId, u64), MemberId>,
     /// For each (index, term) that was ever seen: the entry and the term before it.
@@ -53,6 +58,8 @@ impl Raft {
         Self {
             members: members.collect(),
             founding,
+            history: History::new(voters),
+            committed_after: Vec::new(),
             leaders: BTreeMap::new(),
             votes: BTreeMap::new(),
             entries: BTreeMap::new(),
@@ -69,11 +76,24 @@ impl Raft {
         self.members[&member].position
     }
 
-    /// Whether an entry is on the disks of a quorum.
+    /// A machine is there that may become a member.
+    pub fn add(&mut self, member: MemberId) {
+        self.members.insert(member, Followed::default());
+    }
+
+    /// Whether a committed entry is on the disks of a quorum: of the members that its leader went by, or of later ones.
     pub fn on_quorum(&self, entry: &Entry) -> bool {
-        let holds =
-            |followed: &&Followed| followed.shadow.durable.entry(entry.index) == Some(entry);
-        2 * self.members.values().filter(holds).count() > self.members.len()
+        let after = self.committed_after.get(entry.index as usize - 1);
+        self.on_quorum_since(entry, after.copied().unwrap_or(0))
+    }
+
+    fn on_quorum_since(&self, entry: &Entry, index: u64) -> bool {
+        let holds = |member| {
+            let followed: Option<&Followed> = self.members.get(&member);
+            followed.is_some_and(|it| it.shadow.durable.entry(entry.index) == Some(entry))
+        };
+        let mut since = self.history.since(index);
+        since.any(|members| members.have_quorum(holds))
     }
 
     /// A member wants something written.
@@ -222,7 +242,7 @@ impl Raft {
             format!("{member:?} is at {position:?} after {before:?}, its log ends at {last}")
         })?;
         if position.committed > before.committed {
-            self.on_commit(facts, ledger, member, before.committed)?;
+            self.on_commit(facts, ledger, member, before)?;
         }
         if position.leads && !(before.leads && before.term == position.term) {
             self.on_leader(facts, member, position.term)?;
@@ -238,14 +258,14 @@ impl Raft {
     }
 
     fn on_commit(
-        &self,
+        &mut self,
         facts: &mut Facts,
         ledger: &mut Ledger,
         member: MemberId,
-        before: u64,
+        before: Position,
     ) -> Result<(), Violation> {
-        let followed = &self.members[&member];
-        for index in before + 1..=followed.position.committed {
+        for index in before.committed + 1..=self.members[&member].position.committed {
+            let followed = &self.members[&member];
             let entry = followed.shadow.memory.entry(index).expect("within the log");
             if let Some(known) = ledger.get(index) {
                 facts.expect("raft.committed-immutable", known.entry == *entry, || {
@@ -255,11 +275,15 @@ impl Raft {
                     )
                 })?;
             } else {
-                let is_agreed = index <= self.founding || self.on_quorum(entry);
+                let is_agreed =
+                    index <= self.founding || self.on_quorum_since(entry, before.applied);
                 facts.expect("raft.committed-on-quorum", is_agreed, || {
                     format!("{member:?} commits entry {index} of term {}", entry.term)
                 })?;
-                ledger.push(entry.clone());
+                let entry = entry.clone();
+                self.history.push(&entry);
+                self.committed_after.push(before.applied);
+                ledger.push(entry);
             }
         }
         Ok(())

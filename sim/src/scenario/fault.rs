@@ -168,6 +168,7 @@ const FORMS: &[Form] = &[
         ..form("wall-jump", Length::Moment)
     },
     form("transfer", Length::Moment),
+    form("lost-disk", Length::Moment),
 ];
 
 /// What the faults of a scenario are read against.

@@ -219,6 +219,7 @@ impl FaultSpec {
             "clock-rate" => Kind::ClockRate(number("rate") as u64),
             "wall-jump" => Kind::WallJump(number("by") / MILLISECOND),
             "transfer" => Kind::Transfer,
+            "lost-disk" => Kind::LostDisk,
             other => unreachable!("{other} is no kind of fault"),
         }
     }

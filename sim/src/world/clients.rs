@@ -155,7 +155,7 @@ impl World {
     /// The member that a client asks next.
     fn choose_member(&mut self, number: usize) -> MemberId {
         let leader = self.leader();
-        let mut members: Vec<_> = self.machines.keys().copied().collect();
+        let mut members = self.members();
         let client = &mut self.clients[number];
         match (client.group.target, leader) {
             (Target::Each, _) => return members[number % members.len()],
@@ -287,6 +287,7 @@ impl World {
             },
             Call::Leases => Request::LeaseLeases,
             Call::Checkpoint => Request::Checkpoint,
+            Call::Change(change) => Request::ChangeMembers(change.clone()),
             Call::Transfer => {
                 Request::TransferLeader(leader.filter(|_| operation.is_multiple_of(2)))
             }
@@ -522,5 +523,6 @@ fn answers(call: &Call, result: &Result<Response, RequestError>) -> bool {
         Call::Leases => matches!(response, Response::LeaseLeases(_)),
         Call::Checkpoint => matches!(response, Response::Checkpointed(_)),
         Call::Transfer => matches!(response, Response::LeaderTransferred(_)),
+        Call::Change(_) => matches!(response, Response::Members(_)),
     }
 }

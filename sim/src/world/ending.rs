@@ -49,6 +49,8 @@ pub(super) enum Stage {
     Settling {
         /// Who must work: all members, or the core.
         core: BTreeSet<MemberId>,
+        /// Whether it is a core.
+        is_core: bool,
         /// It must have settled by then.
         until_ns: u64,
         /// The leader, and since when.
@@ -89,7 +91,7 @@ impl World {
         self.end_all_faults();
         self.network.calm();
         self.heal_network();
-        let members: Vec<_> = self.machines.keys().copied().collect();
+        let members = self.members();
         for &member in &members {
             let machine = self.machines.get_mut(&member).expect("a member");
             machine.slowness = 1;
@@ -99,7 +101,7 @@ impl World {
             }
         }
         self.options.disk.stall_ppm = 0;
-        if self.options.core_first && members.len() > 2 {
+        if self.options.core_first && members.len() > 2 && self.are_replaced() {
             return self.heal_core(&members);
         }
         self.heal_all();
@@ -128,7 +130,7 @@ impl World {
             }
         }
         self.count("core healed alone");
-        self.begin_settling(core, false);
+        self.begin_settling(core, true, false);
         Ok(())
     }
 
@@ -141,7 +143,7 @@ impl World {
     /// The cluster cannot be asked to work, since too many disks hold what was never written there. The proof is
     /// looked at; then everything is repaired.
     fn excuse(&mut self) -> Result<(), Violation> {
-        let members: Vec<_> = self.machines.keys().copied().collect();
+        let members = self.members();
         let intact = self.intact(&members).count();
         let is_proved = 2 * intact <= members.len();
         self.facts.expect("converge.live", is_proved, || {
@@ -157,7 +159,7 @@ impl World {
 
     /// Somebody outside of the core goes off, or is heard or hears no more, or only slowly.
     fn make_worse(&mut self, member: MemberId) {
-        let others: Vec<_> = self.machines.keys().copied().collect();
+        let others = self.members();
         let mut fate = self.healing.below(5);
         if self.machines[&member].disk.is_spoilt() {
             fate = 0; // It might lead, and have nothing whole to send to a member of the core that is far behind.
@@ -199,13 +201,13 @@ impl World {
             line("all", "everything heals", "")
         });
         self.heal_network();
-        let members: BTreeSet<_> = self.machines.keys().copied().collect();
+        let members: BTreeSet<_> = self.members().into_iter().collect();
         for &member in &members {
             // A leader whose image is damaged has nothing to send to a follower that is far behind.
             self.machines[&member].disk.repair();
             self.turn_on(member);
         }
-        self.begin_settling(members, !self.options.final_power_loss);
+        self.begin_settling(members, false, !self.options.final_power_loss);
     }
 
     fn settling_until_ns(&self) -> u64 {
@@ -214,11 +216,12 @@ impl World {
         self.now_ns + 30_000_000_000 + 30 * election_ns + 4 * patience_ns
     }
 
-    fn begin_settling(&mut self, core: BTreeSet<MemberId>, is_last: bool) {
+    fn begin_settling(&mut self, core: BTreeSet<MemberId>, is_core: bool, is_last: bool) {
         self.watch_probes(&core);
         self.settled += 1;
         self.stage = Stage::Settling {
             core,
+            is_core,
             until_ns: self.settling_until_ns(),
             leader: (None, self.now_ns),
             answered: BTreeMap::new(),
@@ -239,6 +242,7 @@ impl World {
     /// Looks whether it has settled. `false` when the run is over.
     pub(super) fn settle(&mut self) -> Result<bool, Violation> {
         self.watch_leader();
+        self.count_in_new_members();
         let (is_core, until_ns, is_last) = match &self.stage {
             Stage::Safety => return Ok(true),
             Stage::Imaging { until_ns, is_last } => {
@@ -246,11 +250,11 @@ impl World {
             }
             Stage::Expiring { leader, until_ns } => return self.end_leases(leader.1, *until_ns),
             Stage::Settling {
-                core,
+                is_core,
                 until_ns,
                 is_last,
                 ..
-            } => (core.len() < self.machines.len(), *until_ns, *is_last),
+            } => (*is_core, *until_ns, *is_last),
         };
         if let Some(missing) = self.missing() {
             if is_core && self.core_is_damaged() {
@@ -273,8 +277,21 @@ impl World {
         self.ask_for_images(self.settling_until_ns(), is_last)
     }
 
+    /// Who has joined since everything healed must work, too.
+    fn count_in_new_members(&mut self) {
+        let members: BTreeSet<_> = self.members().into_iter().collect();
+        if let Stage::Settling { core, is_core, .. } = &mut self.stage
+            && !*is_core
+            && *core != members
+        {
+            let new = members.difference(core).copied().collect();
+            *core = members;
+            self.watch_probes(&new);
+        }
+    }
+
     fn ask_for_images(&mut self, until_ns: u64, is_last: bool) -> Result<bool, Violation> {
-        let members: Vec<_> = self.machines.keys().copied().collect();
+        let members = self.members();
         for member in members {
             self.ask(member, PROBE, self.now_ns, Call::Checkpoint)?;
         }
@@ -288,7 +305,7 @@ impl World {
         let Stage::Settling { core, .. } = &self.stage else {
             return false;
         };
-        let members: Vec<_> = self.machines.keys().copied().collect();
+        let members = self.members();
         let is_lost = |member: &MemberId| {
             let machine = &self.machines[member];
             machine.process.is_none() && machine.disk.is_spoilt()
@@ -310,11 +327,12 @@ impl World {
     /// All members have written a checkpoint at the same index: the files are the same.
     fn compare_images(&mut self, until_ns: u64, is_last: bool) -> Result<bool, Violation> {
         let is_asked = |open: &OpenRequest| open.client == PROBE;
-        let waits = self.machines.iter().find(|(_, machine)| {
-            let process = machine.process.as_ref();
+        let members = self.members();
+        let waits = members.iter().find(|member| {
+            let process = self.machines[member].process.as_ref();
             process.is_none_or(|process| process.open.values().any(is_asked))
         });
-        if let Some((member, _)) = waits {
+        if let Some(member) = waits {
             let missing = format!("{member:?} has not written its checkpoint");
             let in_time = self.now_ns <= until_ns;
             self.facts.expect("converge.live", in_time, || missing)?;
@@ -322,16 +340,17 @@ impl World {
             return Ok(true);
         }
         // The log may have gone on between two checkpoints (a lease has ended): then they are written again.
-        let indexes: BTreeSet<_> = self.machines.values().map(|it| it.image_index).collect();
+        let index_of = |member| self.machines[member].image_index;
+        let indexes: BTreeSet<_> = members.iter().map(index_of).collect();
         if indexes.len() > 1 {
             let missing = format!("the checkpoints are at {indexes:?}");
             let in_time = self.now_ns <= until_ns;
             self.facts.expect("converge.live", in_time, || missing)?;
             return self.ask_for_images(until_ns, is_last);
         }
-        let images = self.machines.iter().map(|(member, machine)| {
-            let image = machine.disk.read_file(DATABASE).unwrap_or_default();
-            (*member, image)
+        let images = members.iter().map(|member| {
+            let image = self.machines[member].disk.read_file(DATABASE);
+            (*member, image.unwrap_or_default())
         });
         let images: BTreeMap<_, _> = images.collect();
         self.count("images compared");
@@ -343,8 +362,8 @@ impl World {
             return self.end_leases(self.now_ns, until_ns);
         }
         self.lose_all_power()?;
-        let members = self.machines.keys().copied().collect();
-        self.begin_settling(members, true);
+        let members = self.members().into_iter().collect();
+        self.begin_settling(members, false, true);
         Ok(true)
     }
 
@@ -408,11 +427,15 @@ impl World {
             answered,
             leader,
             lease,
+            is_core,
             ..
         } = &self.stage
         else {
             return None;
         };
+        if !self.are_replaced() {
+            return Some("a member is being replaced".to_owned());
+        }
         let last = self.ledger.last();
         for member in core {
             let Some(process) = &self.machines[member].process else {
@@ -437,13 +460,12 @@ impl World {
                 return Some(format!("{member:?} owes an answer to {ticket:?}: {open:?}"));
             }
         }
-        let is_core = core.len() < self.machines.len();
         match self.leases.has_ended(*lease) {
             None => return Some(format!("lease {lease} is not granted")),
-            Some(false) if is_core => return Some(format!("lease {lease} does not end")),
+            Some(false) if *is_core => return Some(format!("lease {lease} does not end")),
             _ => {}
         }
-        let members: Vec<_> = self.machines.keys().copied().collect();
+        let members = self.members();
         let missed = (0..).zip(&self.watchers).find_map(|(number, watcher)| {
             let place = watcher.place(number, &members);
             let concerns = place.is_none_or(|member| core.contains(&member));
@@ -460,7 +482,7 @@ impl World {
     }
 
     fn compare_endings(&mut self) -> Result<(), Violation> {
-        let members: Vec<_> = self.machines.keys().copied().collect();
+        let members = self.members();
         let mut endings = BTreeMap::new();
         for member in members {
             self.audit_content(member)?;

@@ -52,7 +52,7 @@ impl World {
     /// Starts a process on a machine that has none.
     pub(super) fn boot(&mut self, member: MemberId, life: u64) -> Result<(), Violation> {
         let machine = &self.machines[&member];
-        if machine.process.is_some() || machine.life != life || machine.is_off {
+        if machine.process.is_some() || machine.life != life || machine.is_off || machine.is_lost {
             return Ok(());
         }
         let begun = self.begin(member);
@@ -118,7 +118,7 @@ impl World {
                 cluster: self.cluster,
             };
             let wal = Wal::create(disk, options, metadata)?;
-            let recovered = Recovered::fresh(&self.founders, lease);
+            let recovered = self.beginner(member, lease);
             return Ok(Beginning {
                 recovered,
                 wal,
@@ -145,7 +145,7 @@ impl World {
             older: log.older,
         };
         if contents.is_unfinished_founding() {
-            let recovered = Recovered::fresh(&self.founders, lease);
+            let recovered = self.beginner(member, lease);
             return Ok(Beginning {
                 recovered,
                 wal: log.wal,
@@ -160,6 +160,14 @@ impl World {
             wal: log.wal,
             found: Some(found),
         })
+    }
+
+    /// A member without a log.
+    fn beginner(&self, member: MemberId, lease: lease::Config) -> Recovered {
+        if self.machines[&member].joins {
+            return Recovered::joining(lease);
+        }
+        Recovered::fresh(&self.founders, lease)
     }
 
     fn start_process(&mut self, member: MemberId, beginning: Beginning) {
@@ -204,7 +212,8 @@ impl World {
             request_bytes_max: 1 << 20,
             quota_bytes: -1,
             learners_max: 1,
-            strict_reconfig_check: true,
+            // What is checked about the others' links would refuse most changes under faults.
+            strict_reconfig_check: false,
             lease_checkpoint: false,
             checkpoint_bytes_min: storage.checkpoint_bytes_min,
             log_bytes_in_memory_max: storage.log_bytes_in_memory_max,
@@ -227,7 +236,7 @@ impl World {
         self.boot_later(member);
         let point = self.options.crash_point.take();
         if point.is_some_and(|point| point.takes_all) {
-            let others = self.machines.keys().copied().filter(|it| *it != member);
+            let others = self.members().into_iter().filter(|it| *it != member);
             for other in others.collect::<Vec<_>>() {
                 self.lose_power(other)?;
             }

@@ -41,6 +41,10 @@ pub(super) struct Machine {
     pub(super) stalled_until_ns: u64,
     /// It stays off whatever happens, until everything heals.
     pub(super) is_off: bool,
+    /// It is gone for good.
+    pub(super) is_lost: bool,
+    /// It did not found the cluster, but joined it.
+    pub(super) joins: bool,
     /// How long it stays off when it went off by itself.
     pub(super) restart: Stream,
     /// Checkpoints written on it.
@@ -144,6 +148,8 @@ impl Machine {
             slowness: 1,
             stalled_until_ns: 0,
             is_off: false,
+            is_lost: false,
+            joins: false,
             restart: Stream::new(seed, Purpose::Restart, number),
             checkpoints: 0,
             image_index: 0,

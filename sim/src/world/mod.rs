@@ -18,6 +18,7 @@ mod life;
 mod machine;
 mod points;
 mod queue;
+mod replace;
 mod sessions;
 mod snapshots;
 mod storage;
@@ -53,6 +54,7 @@ use faults::FaultState;
 use machine::{LogStage, Machine};
 use points::Remembered;
 use queue::Queue;
+use replace::Replacement;
 use snapshots::Parcel;
 use watchers::Watcher;
 
@@ -72,6 +74,8 @@ pub struct World {
     network: Network,
     clients: Vec<Client>,
     watchers: Vec<Watcher>,
+    /// Members that are gone, and what becomes of their places.
+    replacements: Vec<Replacement>,
     stage: Stage,
     /// How often it was to settle.
     settled: i64,
@@ -140,6 +144,8 @@ enum Event {
     FaultSteps(usize),
     /// It ends.
     FaultEnds(usize),
+    /// Somebody goes on with a replacement.
+    Replace(usize),
     /// A damaged disk is repaired.
     Repair { member: MemberId, life: u64 },
     /// Load and faults end; what follows is judged by whether it heals.
@@ -180,6 +186,7 @@ impl World {
             network: Network::new(seed, options.network),
             clients: clients(seed, &options.load),
             watchers: watchers(seed, &options.load),
+            replacements: Vec::new(),
             stage: Stage::Safety,
             settled: 0,
             faults: (0..options.plan.len())
@@ -308,6 +315,7 @@ impl World {
             Event::FaultBegins(fault) => self.begin_fault(fault)?,
             Event::FaultSteps(fault) => self.step_fault(fault)?,
             Event::FaultEnds(fault) => self.end_fault(fault),
+            Event::Replace(number) => self.replace(number)?,
             Event::Repair { member, life } => self.repair(member, life),
             Event::Heal => self.heal()?,
             Event::Settle => return self.settle(),
@@ -357,6 +365,13 @@ impl World {
             .event(self.now_ns, &[digest, member.0, detail], &[], || {
                 line(name(member), kind, detail)
             });
+    }
+
+    /// All members, without those that are gone for good.
+    fn members(&self) -> Vec<MemberId> {
+        let is_there = |(_, machine): &(&MemberId, &Machine)| !machine.is_lost;
+        let there = self.machines.iter().filter(is_there);
+        there.map(|(member, _)| *member).collect()
     }
 
     /// The member that leads, if one says so; the one of the highest term if several do.

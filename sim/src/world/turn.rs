@@ -4,10 +4,12 @@
 
 use quorate_core::boundary::{Input, Output};
 use quorate_core::types::MemberId;
+use quorate_proto::etcdserverpb as pb;
 use quorate_proto::raftpb::Message;
 
 use super::machine::LogWork;
 use super::{Doing, Event, World, name};
+use crate::check::members::Members;
 use crate::check::raft::Position;
 use crate::check::{Violation, state};
 use crate::network::Delivery;
@@ -266,7 +268,17 @@ impl World {
             .process
             .as_ref()
             .expect("a running member");
+        let applied = process.node.applied().0;
         let view = process.node.view();
+        if applied >= self.options.members {
+            let listed = process.node.status().members;
+            let (learners, voters) = listed.iter().partition(|member| member.is_learner);
+            let ids =
+                |members: Vec<&pb::Member>| members.iter().map(|it| MemberId(it.id)).collect();
+            let found = Members::new(ids(voters), ids(learners));
+            let history = &self.raft.history;
+            history.check(&mut self.facts, member, applied, &found)?;
+        }
         state::check_content(&mut self.facts, &self.ledger, member, &view)?;
         // Round revisions, so that members at different ones are compared, too.
         let round = view.revision().0 / 8 * 8;

@@ -170,7 +170,7 @@ impl World {
     }
 
     pub(super) fn watcher_connects(&mut self, number: usize) {
-        let members: Vec<_> = self.machines.keys().copied().collect();
+        let members = self.members();
         let leader = self.leader();
         let watcher = &mut self.watchers[number];
         if watcher.at.is_some() {

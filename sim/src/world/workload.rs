@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use prost::Message as _;
+use quorate_core::boundary::MembersChange;
 use quorate_core::request::check_txn;
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
@@ -31,6 +32,8 @@ pub(super) enum Call {
     Checkpoint,
     /// Leadership to somebody else.
     Transfer,
+    /// Other members.
+    Change(MembersChange),
 }
 
 impl Call {
@@ -41,6 +44,7 @@ impl Call {
             Self::Read(range) | Self::LocalRead(range) => range.encode_to_vec(),
             Self::Renew(id) | Self::TimeToLive(id) => id.to_be_bytes().to_vec(),
             Self::Leases | Self::Checkpoint | Self::Transfer => Vec::new(),
+            Self::Change(change) => format!("{change:?}").into_bytes(),
         }
     }
 }

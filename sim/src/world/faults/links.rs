@@ -16,7 +16,7 @@ impl World {
         shape: Shape,
         way: Way,
     ) -> bool {
-        let members: Vec<_> = self.machines.keys().copied().collect();
+        let members = self.members();
         let sides = self.draw_sides(number, member, shape);
         let mut has_cut = false;
         for (from, from_sides) in members.iter().zip(&sides) {
@@ -39,7 +39,7 @@ impl World {
 
     /// On which sides each member is, as bits; members that share a side reach each other. The target is on side 0.
     fn draw_sides(&mut self, number: usize, member: MemberId, shape: Shape) -> Vec<u64> {
-        let members: Vec<_> = self.machines.keys().copied().collect();
+        let members = self.members();
         let stream = &mut self.faults[number].stream;
         match shape {
             Shape::Isolate => {
@@ -88,7 +88,7 @@ impl World {
 
     /// Makes all links of a member ill, both ways. `false` if it has none.
     pub(in super::super) fn afflict(&mut self, number: usize, member: MemberId, ill: Ill) -> bool {
-        let members: Vec<_> = self.machines.keys().copied().collect();
+        let members = self.members();
         let others = members.into_iter().filter(|other| *other != member);
         let mut has_links = false;
         for other in others {
@@ -101,7 +101,7 @@ impl World {
 
     /// Breaks the connections of a member with one other, or with all. `false` if nothing was under way.
     pub(super) fn reset_connections(&mut self, number: usize, member: MemberId) -> bool {
-        let members: Vec<_> = self.machines.keys().copied().collect();
+        let members = self.members();
         let mut others: Vec<_> = members.into_iter().filter(|it| *it != member).collect();
         let stream = &mut self.faults[number].stream;
         if others.len() > 1 && stream.chance(500_000) {

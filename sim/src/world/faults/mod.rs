@@ -62,7 +62,7 @@ impl World {
 
     fn draw_target(&mut self, number: usize) -> Option<MemberId> {
         let leader = self.leader();
-        let everybody: Vec<_> = self.machines.keys().copied().collect();
+        let everybody = self.members();
         let target = self.options.plan[number].target.clone();
         let hit = match target {
             Target::SameAs(other) | Target::NotSameAs(other) => self.faults[other].target,
@@ -146,10 +146,13 @@ impl World {
                 machine.clock.freeze(now_ns);
             }
             Kind::Transfer => self.transfer_leadership(member),
+            Kind::LostDisk => return Ok(self.lose_for_good(member)),
             Kind::ClockRate(rate) => {
                 let now_ns = self.now_ns;
                 let machine = self.machines.get_mut(&member).expect("a member");
                 machine.clock.set_rate(now_ns, *rate);
+                // A process that stands still takes no turn meanwhile, and its leases get older all the same.
+                self.leases.on_rate(*rate);
                 self.look_at_clock(member);
             }
             Kind::WallJump(by_ms) => {
@@ -219,13 +222,9 @@ impl World {
                 self.at(self.now_ns + period_ns, Event::FaultSteps(number));
             }
             Kind::RollingRestart => {
-                let count = self.machines.len() as u64;
+                let count = self.members().len() as u64;
                 let period_ns = self.options.plan[number].until.latest_ns() / count;
-                let member = *self
-                    .machines
-                    .keys()
-                    .nth((step % count) as usize)
-                    .expect("one of them");
+                let member = self.members()[(step % count) as usize];
                 if self.machines[&member].process.is_some() {
                     self.crash(member);
                     let life = self.machines[&member].life;
@@ -242,7 +241,7 @@ impl World {
     }
 
     pub(super) fn lose_all_power(&mut self) -> Result<(), Violation> {
-        let members: Vec<_> = self.machines.keys().copied().collect();
+        let members = self.members();
         for member in members {
             self.lose_power(member)?;
         }
@@ -319,5 +318,6 @@ fn needs_process(kind: &Kind) -> bool {
             | Kind::WallJump(_)
             | Kind::RollingRestart
             | Kind::PowerLossAll
+            | Kind::LostDisk
     )
 }

@@ -71,7 +71,7 @@ impl World {
             Field::Committed | Field::Last | Field::Applied => Some(self.ledger.last() as i64),
             Field::Revision => Some(self.ledger.model().revision()),
             Field::Compacted => Some(self.ledger.model().compacted()),
-            Field::Voters => Some(self.machines.len() as i64),
+            Field::Voters => Some(self.raft.history.last().voters.len() as i64),
             Field::Leads => Some(i64::from(self.leader().is_some())),
             _ => None,
         }

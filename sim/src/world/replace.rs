@@ -1,0 +1,129 @@
+//! A machine that is gone for good, and somebody who puts another member in its place, as an operator would: the lost
+//! one is removed, a new one is added as a learner and promoted as soon as the leader agrees.
+//!
+//! One at a time: two lost disks of three are more than a cluster can bear. The operator asks again and again until
+//! what he wants stands in the log, also while everything heals.
+
+use quorate_core::boundary::MembersChange;
+use quorate_core::checkpoint::MemberRecord;
+use quorate_core::member::member_id;
+use quorate_core::types::MemberId;
+
+use super::clients::PROBE;
+use super::machine::Machine;
+use super::workload::Call;
+use super::{Event, World};
+use crate::check::Violation;
+use crate::random::{Purpose, Stream};
+
+/// How long the operator waits before he looks, and asks, again.
+const PATIENCE_NS: u64 = 150_000_000;
+
+/// A place that another member takes.
+pub(super) struct Replacement {
+    lost: MemberId,
+    new: MemberRecord,
+    stream: Stream,
+    is_done: bool,
+}
+
+impl World {
+    /// Whether nobody is being replaced.
+    pub(super) fn are_replaced(&self) -> bool {
+        self.replacements.iter().all(|it| it.is_done)
+    }
+
+    /// A machine is gone with its disk. `false` if the cluster could not bear that.
+    pub(super) fn lose_for_good(&mut self, member: MemberId) -> bool {
+        // Those that are left may go by the members before the last change: with two lost disks of three they may be one
+        // of two then.
+        let bearable = (self.options.members as usize - 1) / 2;
+        if !self.are_replaced() || self.replacements.len() >= bearable {
+            return false;
+        }
+        self.go_dark(member);
+        let machine = self.machines.get_mut(&member).expect("a member");
+        machine.is_lost = true;
+        let number = self.machines.len() as u64 + 1;
+        let peer_urls = vec![format!("http://10.0.0.{number}:2380")];
+        let new = MemberRecord {
+            id: member_id(&peer_urls, "", Some(self.now_ns as i64)),
+            peer_urls,
+            name: String::new(),
+            client_urls: Vec::new(),
+            is_learner: true,
+        };
+        self.note("is gone, its place goes to", member, new.id.0);
+        let mut machine = Machine::new(self.seed, number, &self.options);
+        machine.joins = true;
+        // Nobody starts it before it is added.
+        machine.is_lost = true;
+        self.machines.insert(new.id, machine);
+        self.raft.add(new.id);
+        let place = self.replacements.len();
+        self.replacements.push(Replacement {
+            lost: member,
+            new,
+            stream: Stream::new(self.seed, Purpose::Heal, place as u64 + 1),
+            is_done: false,
+        });
+        self.at(self.now_ns + PATIENCE_NS, Event::Replace(place));
+        true
+    }
+
+    /// The operator's next step.
+    pub(super) fn replace(&mut self, place: usize) -> Result<(), Violation> {
+        let Replacement { lost, new, .. } = &self.replacements[place];
+        let (lost, new) = (*lost, new.clone());
+        let members = self.raft.history.last();
+        let change = if members.voters.contains(&lost) {
+            Some(MembersChange::Remove(lost))
+        } else if members.voters.contains(&new.id) {
+            None
+        } else if members.learners.contains(&new.id) {
+            self.start_joining(new.id);
+            Some(MembersChange::Promote(new.id))
+        } else {
+            Some(MembersChange::Add(new))
+        };
+        let Some(change) = change else {
+            self.replacements[place].is_done = true;
+            self.count("member replaced");
+            return Ok(());
+        };
+        self.ask_for_change(place, change)?;
+        let pause_ns = self.replacements[place].stream.with_tail(PATIENCE_NS);
+        self.at(self.now_ns + pause_ns, Event::Replace(place));
+        Ok(())
+    }
+
+    /// The new member has been added: its process begins.
+    fn start_joining(&mut self, member: MemberId) {
+        let machine = self.machines.get_mut(&member).expect("it was made");
+        if machine.joins && std::mem::take(&mut machine.is_lost) {
+            let life = machine.life;
+            self.at(self.now_ns, Event::Boot { member, life });
+        }
+    }
+
+    fn ask_for_change(&mut self, place: usize, change: MembersChange) -> Result<(), Violation> {
+        let runs = |member: &MemberId| self.machines[member].process.is_some();
+        let running: Vec<_> = self.members().into_iter().filter(runs).collect();
+        let leader = self.leader();
+        let asked = match (&change, leader) {
+            (MembersChange::Promote(_), leader) => leader, // Only it knows how far the learner is.
+            _ if running.is_empty() => None,
+            _ => Some(*self.replacements[place].stream.pick(&running)),
+        };
+        let is_asked = |open: &super::machine::OpenRequest| matches!(open.call, Call::Change(_));
+        let Some(member) = asked.filter(|member| running.contains(member)) else {
+            return Ok(());
+        };
+        let process = self.machines[&member].process.as_ref();
+        if process.is_some_and(|process| process.open.values().any(is_asked)) {
+            return Ok(());
+        }
+        self.count("change of members asked for");
+        self.ask(member, PROBE, self.now_ns, Call::Change(change))
+    }
+}
