@@ -135,7 +135,9 @@ impl Options {
             election_ticks,
             pre_vote: !stream.chance(150_000),
             request_timeout: Duration::from_nanos(2 * SECOND + 2 * election_ns),
-            safety_ns: (*stream.pick(&[2, 3, 4, 6, 12]) * SECOND).max(6 * election_ns),
+            // Beyond some elections a run only gets longer: its heartbeats cost the most.
+            safety_ns: (*stream.pick(&[2, 3, 4, 6, 12]) * SECOND)
+                .clamp(6 * election_ns, 40 * election_ns),
             final_power_loss: stream.chance(300_000),
             load: Load::draw(seed),
             storage: StorageOptions::draw(stream),

@@ -255,7 +255,8 @@ impl World {
         call: Call,
     ) -> Result<(), Violation> {
         let words = [4, member.0, client as u64, operation];
-        self.trace.event(self.now_ns, &words, &call.digest(), || {
+        let mut encoded = call.digest();
+        self.trace.event(self.now_ns, &words, &encoded, || {
             line(
                 name(member),
                 format_args!("is asked by {}", asker(client)),
@@ -271,13 +272,18 @@ impl World {
         let process = machine.process.as_mut().expect("a running member");
         let ticket = Ticket(process.ids.take());
         let request = match &call {
-            Call::Propose(request) => {
-                let mut request = request.clone();
-                request.header = Some(pb::RequestHeader {
+            Call::Propose(_) => {
+                // The header is the last field: it is the same whether it is encoded with the others or after them.
+                let header = pb::RequestHeader {
                     id: ticket.0,
                     ..pb::RequestHeader::default()
-                });
-                Request::Propose(Bytes::from(request.encode_to_vec()))
+                };
+                let rest = pb::InternalRaftRequest {
+                    header: Some(header),
+                    ..pb::InternalRaftRequest::default()
+                };
+                rest.encode(&mut encoded).expect("a vector grows");
+                Request::Propose(Bytes::from(encoded))
             }
             Call::Read(_) | Call::LocalRead(_) => Request::ReadIndex,
             Call::Renew(id) => Request::LeaseRenew(LeaseId(*id)),

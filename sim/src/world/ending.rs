@@ -34,7 +34,7 @@ const OUTSIDE: usize = usize::MAX;
 /// leader and back takes longer than a read round may (docs/bugs.md, Q7).
 const SLOW_NS_MAX: u64 = 50_000_000;
 /// A leader must stay for so many election timeouts.
-const STABLE_ELECTIONS: u64 = 3;
+const STABLE_ELECTIONS: u64 = 2;
 /// Leases from this number on are asked for by settling.
 const PROBE_LEASES: i64 = 1 << 40;
 /// How often it is looked at.

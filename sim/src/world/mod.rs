@@ -29,6 +29,7 @@ mod workload;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+use quorate_core::boundary::{Input, Output};
 use quorate_core::checkpoint::MemberRecord;
 use quorate_core::lease;
 use quorate_core::member::{cluster_id, member_id};
@@ -76,6 +77,9 @@ pub struct World {
     watchers: Vec<Watcher>,
     /// Members that are gone, and what becomes of their places.
     replacements: Vec<Replacement>,
+    /// Room for the inputs and outputs of a turn, which has nothing between two of them.
+    inputs: Vec<Input>,
+    outputs: Vec<Output>,
     stage: Stage,
     /// How often it was to settle.
     settled: i64,
@@ -187,6 +191,8 @@ impl World {
             clients: clients(seed, &options.load),
             watchers: watchers(seed, &options.load),
             replacements: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
             stage: Stage::Safety,
             settled: 0,
             faults: (0..options.plan.len())

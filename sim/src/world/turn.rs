@@ -61,14 +61,15 @@ impl World {
         process.turn_at_ns = None;
         let applied_before = process.node.applied().0;
         process.applied_before = applied_before;
-        let inputs = std::mem::take(&mut process.inbox);
+        let mut inputs = std::mem::replace(&mut process.inbox, std::mem::take(&mut self.inputs));
         if inputs.is_empty() || process.node.deadline() <= now {
             process.node.handle(now, Input::Wake);
         }
-        for input in inputs {
+        for input in inputs.drain(..) {
             process.node.handle(now, input);
         }
-        let mut outputs = Vec::new();
+        self.inputs = inputs;
+        let mut outputs = std::mem::take(&mut self.outputs);
         process.node.flush(&mut outputs);
         process.node.check();
         // Writes first, for the oracles: what a message or an answer promises may rest on them.
@@ -81,13 +82,14 @@ impl World {
         self.observe(member, outputs.len())?;
         self.judge_leases_of_turn(member, applied_before)?;
         let mut advanced = false;
-        for output in outputs {
+        for output in outputs.drain(..) {
             advanced |= matches!(output, Output::StoreAdvanced);
             self.carry_out(member, output)?;
             if self.machines[&member].process.is_none() {
                 return Ok(());
             }
         }
+        self.outputs = outputs;
         self.serve_watches(member, advanced)?;
         self.plan_turn(member);
         self.look_for_triggers();
