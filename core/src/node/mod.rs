@@ -277,10 +277,10 @@ impl Node {
         if self.state.store.is_compacting() && !self.state.store.is_compaction_held() {
             return self.now;
         }
-        let read_retry = self
-            .reads
-            .attempt_began()
-            .map_or(Time::NEVER, |began| began.after(READ_RETRY));
+        let read_retry = match self.reads.newest_began() {
+            Some(began) if self.can_confirm_reads() => began.after(READ_RETRY),
+            _ => Time::NEVER,
+        };
         self.tick_due
             .min(self.state.lessor.deadline())
             .min(read_retry)
@@ -410,18 +410,20 @@ impl Node {
 
     /// Confirms leadership for all reads that wait, in one round of heartbeats.
     fn begin_read_round(&mut self) {
-        if let Some(began_last) = self.now.0.checked_sub(nanos(READ_RETRY)) {
-            self.reads.abandon(Time(began_last));
-        }
-        let can_answer = match self.consensus.leader() {
-            None => false,
-            Some(leader) if leader == self.config.member => self.consensus.has_committed_in_term(),
-            Some(_) => true,
-        };
-        if self.reads.may_begin() && can_answer {
+        let began_last = self.now.0.checked_sub(nanos(READ_RETRY)).map(Time);
+        if self.reads.may_begin(began_last) && self.can_confirm_reads() {
             let context = self.ids.take().to_be_bytes();
             self.reads.begin(self.now, Bytes::copy_from_slice(&context));
             self.consensus.read_index(context.to_vec());
+        }
+    }
+
+    /// Whether there is a leader that answers.
+    fn can_confirm_reads(&self) -> bool {
+        match self.consensus.leader() {
+            None => false,
+            Some(leader) if leader == self.config.member => self.consensus.has_committed_in_term(),
+            Some(_) => true,
         }
     }
 

@@ -110,7 +110,12 @@ fn is_change(proposal: &Proposal) -> bool {
 /// A read: its ticket and when it came.
 type Read = (Ticket, Time);
 
-/// A batch of reads under one context.
+/// Rounds that may be without an answer at a time. Where the way to the leader and back takes longer than that many
+/// retries, the oldest is given up.
+const ATTEMPTS_MAX: usize = 32;
+
+/// A round that confirms leadership, under a context of its own, with the reads that came before it and after the
+/// round before.
 #[derive(Debug)]
 struct Attempt {
     context: Bytes,
@@ -118,12 +123,14 @@ struct Attempt {
     reads: Vec<Read>,
 }
 
-/// Linearizable reads. One batch is under way at a time; a read that comes later waits for the next batch, since the
-/// confirmation of a round that began before it proves nothing about it.
+/// Linearizable reads. A read that comes while a round is under way waits for the next one, since the confirmation of a
+/// round that began before it proves nothing about it. A round without an answer is followed by another after a while,
+/// but it still counts when its answer comes late: it may have far to go.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
     arrived: Vec<Read>,
-    attempt: Option<Attempt>,
+    /// Without an answer, the oldest first.
+    attempts: VecDeque<Attempt>,
     /// Confirmed: may run once this index is applied. Ascending.
     confirmed: VecDeque<(Index, Vec<Read>)>,
 }
@@ -134,44 +141,44 @@ impl Reads {
     }
 
     pub(super) fn open_count(&self) -> usize {
-        let attempted = self
-            .attempt
-            .as_ref()
-            .map_or(0, |attempt| attempt.reads.len());
-        self.arrived.len()
-            + attempted
-            + self
-                .confirmed
-                .iter()
-                .map(|(_, reads)| reads.len())
-                .sum::<usize>()
+        let attempted = self.attempts.iter().map(|attempt| attempt.reads.len());
+        let confirmed = self.confirmed.iter().map(|(_, reads)| reads.len());
+        self.arrived.len() + attempted.sum::<usize>() + confirmed.sum::<usize>()
     }
 
-    pub(super) fn may_begin(&self) -> bool {
-        self.attempt.is_none() && !self.arrived.is_empty()
+    /// Whether reads wait for a round to begin: none is under way, or the newest began at or before `began_last`.
+    pub(super) fn may_begin(&self, began_last: Option<Time>) -> bool {
+        match self.attempts.back() {
+            None => !self.arrived.is_empty(),
+            Some(newest) => began_last.is_some_and(|last| newest.began <= last),
+        }
     }
 
-    /// All waiting reads become one attempt under a context that was never used before.
+    /// All waiting reads become part of a round under a context that was never used before.
     pub(super) fn begin(&mut self, now: Time, context: Bytes) {
         let reads = std::mem::take(&mut self.arrived);
-        self.attempt = Some(Attempt {
+        self.attempts.push_back(Attempt {
             context,
             began: now,
             reads,
         });
-    }
-
-    /// Gives up an attempt that has had no answer since `began_last`: its reads wait for another one.
-    pub(super) fn abandon(&mut self, began_last: Time) {
-        if let Some(attempt) = self.attempt.take_if(|attempt| attempt.began <= began_last) {
-            self.arrived.splice(0..0, attempt.reads);
+        if self.attempts.len() > ATTEMPTS_MAX {
+            let oldest = self.attempts.pop_front().expect("there are many");
+            self.attempts[0].reads.splice(0..0, oldest.reads);
         }
     }
 
-    /// A confirmation; one for an attempt that was given up is ignored.
+    /// A confirmation: what was asked for before its round began has it. One for a round that was given up, or had an
+    /// answer already, is ignored.
     pub(super) fn confirm(&mut self, context: &[u8], index: Index) {
-        if let Some(attempt) = self.attempt.take_if(|attempt| attempt.context == context) {
-            self.confirmed.push_back((index, attempt.reads));
+        let place = self
+            .attempts
+            .iter()
+            .position(|attempt| attempt.context == context);
+        if let Some(place) = place {
+            let attempts = self.attempts.drain(..=place);
+            let reads = attempts.flat_map(|attempt| attempt.reads).collect();
+            self.confirmed.push_back((index, reads));
         }
     }
 
@@ -188,12 +195,13 @@ impl Reads {
     pub(super) fn forget(&mut self, ticket: Ticket) {
         let others = |&(other, _): &Read| other != ticket;
         self.arrived.retain(others);
-        if let Some(attempt) = &mut self.attempt {
+        for attempt in &mut self.attempts {
             attempt.reads.retain(others);
         }
         for (_, reads) in &mut self.confirmed {
             reads.retain(others);
         }
+        self.forget_rounds_without_reads();
     }
 
     /// Ends the waiting of those that came at or before `start_last`.
@@ -209,23 +217,31 @@ impl Reads {
             });
         };
         keep(&mut self.arrived);
-        if let Some(attempt) = &mut self.attempt {
+        for attempt in &mut self.attempts {
             keep(&mut attempt.reads);
         }
         for (_, reads) in &mut self.confirmed {
             keep(reads);
         }
+        self.forget_rounds_without_reads();
         expired
     }
 
-    /// When the attempt under way began.
-    pub(super) fn attempt_began(&self) -> Option<Time> {
-        self.attempt.as_ref().map(|attempt| attempt.began)
+    /// What nobody waits for any more is not tried again.
+    fn forget_rounds_without_reads(&mut self) {
+        if self.attempts.iter().all(|attempt| attempt.reads.is_empty()) {
+            self.attempts.clear();
+        }
+    }
+
+    /// When the newest round under way began.
+    pub(super) fn newest_began(&self) -> Option<Time> {
+        self.attempts.back().map(|attempt| attempt.began)
     }
 
     /// When the oldest read came.
     pub(super) fn oldest(&self) -> Option<Time> {
-        let attempted = self.attempt.iter().flat_map(|attempt| &attempt.reads);
+        let attempted = self.attempts.iter().flat_map(|attempt| &attempt.reads);
         let confirmed = self.confirmed.iter().flat_map(|(_, reads)| reads);
         self.arrived
             .iter()
@@ -246,23 +262,41 @@ mod tests {
         reads.arrive(Time(1), Ticket(1));
         reads.begin(Time(1), Bytes::from_static(b"a"));
         reads.arrive(Time(2), Ticket(2));
-        assert!(!reads.may_begin());
+        assert!(!reads.may_begin(None));
         reads.confirm(b"a", Index(5));
         assert_eq!(reads.release(Index(4)), []);
         assert_eq!(reads.release(Index(5)), [Ticket(1)]);
-        assert!(reads.may_begin());
+        assert!(reads.may_begin(None));
     }
 
     #[test]
-    fn a_late_confirmation_of_an_abandoned_attempt_releases_nothing() {
+    fn a_late_confirmation_counts_for_what_came_before_its_round() {
         let mut reads = Reads::default();
-        reads.arrive(Time(1), Ticket(1));
-        reads.begin(Time(1), Bytes::from_static(b"a"));
-        reads.abandon(Time(1));
-        reads.begin(Time(2), Bytes::from_static(b"b"));
+        for (time, context) in [(1, b"a"), (2, b"b"), (3, b"c")] {
+            reads.arrive(Time(time), Ticket(time));
+            assert!(reads.may_begin(Some(Time(time - 1))), "the newest is old");
+            reads.begin(Time(time), Bytes::from_static(context));
+        }
         reads.confirm(b"a", Index(1));
-        assert_eq!(reads.release(Index(9)), []);
+        assert_eq!(reads.release(Index(9)), [Ticket(1)]);
+        reads.confirm(b"c", Index(3));
+        assert_eq!(reads.release(Index(9)), [Ticket(2), Ticket(3)]);
         reads.confirm(b"b", Index(2));
+        assert_eq!(reads.release(Index(9)), []);
+        assert_eq!(reads.open_count(), 0);
+    }
+
+    #[test]
+    fn rounds_that_nobody_answers_do_not_pile_up() {
+        let mut reads = Reads::default();
+        reads.arrive(Time(0), Ticket(1));
+        for round in 0..100_u64 {
+            reads.begin(Time(round), Bytes::from(round.to_be_bytes().to_vec()));
+        }
+        assert_eq!(reads.attempts.len(), ATTEMPTS_MAX);
+        reads.confirm(&0_u64.to_be_bytes(), Index(1));
+        assert_eq!(reads.release(Index(9)), []);
+        reads.confirm(&99_u64.to_be_bytes(), Index(1));
         assert_eq!(reads.release(Index(9)), [Ticket(1)]);
     }
 
