@@ -160,6 +160,9 @@ impl World {
     fn make_worse(&mut self, member: MemberId) {
         let others = self.members();
         let mut fate = self.healing.below(5);
+        if !self.options.pre_vote {
+            fate = fate.min(1); // Who hears badly, and campaigns without asking, deposes leader after leader.
+        }
         if self.machines[&member].disk.is_spoilt() {
             fate = 0; // It might lead, and have nothing whole to send to a member of the core that is far behind.
         }
