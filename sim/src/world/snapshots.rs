@@ -24,6 +24,8 @@ pub(super) struct Parcel {
     pub(super) to: MemberId,
     message: Message,
     image: Bytes,
+    /// Whether the sender's disk was damaged when the image was read from it.
+    may_be_damaged: bool,
     /// Its way through the network; what that carries stands for the message.
     delivery: Delivery,
 }
@@ -63,6 +65,7 @@ impl World {
             to,
             message,
             image,
+            may_be_damaged: disk.is_spoilt(),
             delivery,
         };
         self.at(at_ns, Event::Snapshot(Box::new(parcel)));
@@ -75,6 +78,7 @@ impl World {
             to,
             message,
             image,
+            may_be_damaged,
             delivery,
         } = parcel;
         self.note("is sent a snapshot", to, index_of(&message).0);
@@ -111,10 +115,7 @@ impl World {
             }
             Some((path, Err(error))) => {
                 let _ = remove_arrived(&mut self.machines[&to].disk.clone(), &path);
-                let is_damaged = [from, to]
-                    .iter()
-                    .any(|member| self.machines[member].disk.is_spoilt());
-                if is_damaged {
+                if may_be_damaged || self.machines[&to].disk.is_spoilt() {
                     self.count("damaged snapshot refused");
                     return Ok(());
                 }
