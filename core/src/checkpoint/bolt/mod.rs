@@ -23,7 +23,7 @@
 //! Behind each meta the writer puts a seal, where bbolt has nothing and a bbolt that changes the image leaves zeros:
 //!
 //! ```text
-//! seal     magic u64 | CRC-32C of all pages from 2 on u32 | CRC-32C of these 12 bytes u32
+//! seal     magic u64 | CRC-32 of all pages from 2 on u32 | CRC-32 of these 12 bytes u32
 //! ```
 
 mod check;

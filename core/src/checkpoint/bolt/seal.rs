@@ -14,7 +14,7 @@ const MAGIC: [u8; 8] = *b"quorate\x01";
 /// What the pages of an image add up to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seal {
-    /// CRC-32C of all pages but the two metas.
+    /// CRC-32 of all pages but the two metas: zlib's, which every tool can compute.
     pub(super) sum: u32,
 }
 
@@ -23,7 +23,7 @@ impl Seal {
         let mut bytes = [0; SEAL_BYTES];
         bytes[..8].copy_from_slice(&MAGIC);
         bytes[8..12].copy_from_slice(&self.sum.to_le_bytes());
-        let own = crc32c::crc32c(&bytes[..12]);
+        let own = crc32fast::hash(&bytes[..12]);
         bytes[12..].copy_from_slice(&own.to_le_bytes());
         bytes
     }
@@ -51,7 +51,7 @@ impl Image {
             }
         }
         let length = usize::try_from(self.length()).expect("the image is in memory");
-        let sum = crc32c::crc32c(&self.bytes[2 * PAGE_SIZE..length]);
+        let sum = crc32fast::hash(&self.bytes[2 * PAGE_SIZE..length]);
         let expected = Seal { sum }.encode();
         if seals.iter().any(|seal| *seal != expected) {
             return Err(changed(0, "the pages are not as they were written"));

@@ -57,7 +57,7 @@ impl<F: DiskFile> Writer<F> {
             buffer: Vec::new(),
             buffer_page: FREELIST_PAGE,
             next: FREELIST_PAGE,
-            sum: 0,
+            sum: crc32fast::Hasher::new(),
         };
         pages.append(&Node::new(FLAG_FREELIST))?;
         Ok(Self {
@@ -332,7 +332,7 @@ struct PageWriter<F> {
     /// The next free page.
     next: u64,
     /// CRC-32C of all pages that the file has.
-    sum: u32,
+    sum: crc32fast::Hasher,
 }
 
 impl<F: DiskFile> PageWriter<F> {
@@ -353,7 +353,7 @@ impl<F: DiskFile> PageWriter<F> {
     fn write_buffer(&mut self) -> Result<(), DiskError> {
         self.file
             .write_at(self.buffer_page * PAGE_SIZE as u64, &self.buffer)?;
-        self.sum = crc32c::crc32c_append(self.sum, &self.buffer);
+        self.sum.update(&self.buffer);
         self.buffer_page = self.next;
         self.buffer.clear();
         self.buffer.shrink_to(2 * BUFFER_BYTES);
@@ -369,6 +369,9 @@ impl<F: DiskFile> PageWriter<F> {
             high_water: self.next,
             txid: TXID,
         };
+        let seal = Seal {
+            sum: self.sum.finalize(),
+        };
         let mut both = Vec::with_capacity(2 * PAGE_SIZE);
         for (page, txid) in [(0, TXID), (1, TXID - 1)] {
             Node::new(FLAG_META).encode(page, 0, &mut both);
@@ -379,7 +382,7 @@ impl<F: DiskFile> PageWriter<F> {
                 }
                 .encode(),
             );
-            both.extend_from_slice(&Seal { sum: self.sum }.encode());
+            both.extend_from_slice(&seal.encode());
             both.resize((page as usize + 1) * PAGE_SIZE, 0);
         }
         self.file.write_at(0, &both)?;

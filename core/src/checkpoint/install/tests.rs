@@ -127,7 +127,7 @@ fn what_is_sent_is_the_image_with_its_membership() {
     let (sent, membership) = to_send(&mut disk.clone(), Index(10), Term(2)).unwrap();
     assert_eq!(sent, image(10));
     let text = String::from_utf8(membership.to_vec()).unwrap();
-    assert!(text.contains("/0/members/0000000000000001"), "{text}");
+    assert!(text.contains("/0/members/1/raftAttributes"), "{text}");
     let (_, unknown) = to_send(&mut disk.clone(), Index(11), Term(2)).unwrap();
     assert!(unknown.is_empty());
 }
