@@ -51,7 +51,7 @@ impl std::error::Error for Error {}
 /// A client. A call goes to the member in use; one that is not there is left for the next. A change that may have
 /// been sent is never sent again.
 pub struct Client {
-    state: Rc<RefCell<State>>,
+    pub(super) state: Rc<RefCell<State>>,
     member: Cell<usize>,
 }
 
@@ -105,13 +105,18 @@ impl Client {
     }
 
     /// Asks member after member. What changes nothing may be asked again after no answer came.
-    async fn call(&self, ask: Ask, is_safe: bool) -> Answer {
+    pub(super) async fn call(&self, ask: Ask, is_safe: bool) -> Answer {
         let members = self.state.borrow().members.len();
         let mut last = Error::NotSent;
         for attempt in 0..4 * members {
             match self.ask(ask.clone()).await {
                 Err(Error::NotSent) => {}
                 Err(Error::Unknown) if is_safe => last = Error::Unknown,
+                // One that was removed and has not heard of it would never answer: the next call goes elsewhere.
+                Err(Error::Unknown) => {
+                    self.use_next();
+                    return Err(Error::Unknown);
+                }
                 answer => return answer,
             }
             self.use_next();

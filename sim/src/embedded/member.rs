@@ -37,6 +37,8 @@ pub(super) struct Member {
     life: u64,
     pub(super) process: Option<Process>,
     pub(super) is_paused: bool,
+    /// Its machine was taken away.
+    pub(super) is_gone: bool,
     /// What was due while it stood still.
     deferred: Vec<Event>,
 }
@@ -70,6 +72,7 @@ impl Member {
             life: 0,
             process: None,
             is_paused: false,
+            is_gone: false,
             deferred: Vec::new(),
         }
     }
@@ -96,7 +99,7 @@ impl State {
 
     /// Starts a process on a machine that has none.
     pub(super) fn boot(&mut self, place: usize) {
-        if self.members[place].is_up() {
+        if self.members[place].is_up() || self.members[place].is_gone {
             return;
         }
         let began = self.begin(place);
@@ -135,7 +138,15 @@ impl State {
         disk.make_directory("member")
             .map_err(|error| text(&error))?;
         disk.sync_directory("").map_err(|error| text(&error))?;
-        let fresh = || Recovered::fresh(&self.founders, lease);
+        let id = self.members[place].id;
+        let is_founder = self.founders.iter().any(|founder| founder.id == id);
+        let fresh = || {
+            if is_founder {
+                Recovered::fresh(&self.founders, lease)
+            } else {
+                Recovered::joining(lease)
+            }
+        };
         if !wal::exists(&disk, &options).map_err(|error| text(&error))? {
             let metadata = Metadata {
                 member: self.members[place].id,
@@ -297,8 +308,19 @@ impl State {
                 let mut disk = self.members[place].disk.clone();
                 install.discard(&mut disk).expect(INTACT);
             }
-            Output::Stop(reason) => panic!("member {place} stops: {reason}"),
-            // Links are always there, and watches look at the store after each turn.
+            Output::Stop(reason) => {
+                assert!(reason.contains("removed"), "member {place} stops: {reason}");
+                self.end_process(place, false);
+                self.members[place].is_gone = true;
+            }
+            // Links are always there.
+            Output::Peers(peers) => {
+                for peer in peers {
+                    let (member, is_active) = (peer.member, true);
+                    self.give(place, Input::PeerActivity { member, is_active });
+                }
+            }
+            // Watches look at the store after each turn.
             _ => {}
         }
     }
@@ -364,12 +386,14 @@ impl State {
         let Some(process) = self.process(place, life, event) else {
             return;
         };
+        let mut installed = 0;
         let (mut written, mut purge_before, mut answers) = (None, None, Vec::new());
         for work in std::mem::take(&mut process.log_work) {
             match work {
                 LogWork::Append(write) => {
                     if let Some(install) = &write.install {
                         install.carry_out(&mut disk).expect(INTACT);
+                        installed += 1;
                     }
                     process.wal.append(&write).expect(INTACT);
                     written = Some(write.number);
@@ -388,6 +412,7 @@ impl State {
             let purged = process.wal.purge_before(index, SEGMENTS_KEPT);
             purged.expect(INTACT);
         }
+        self.snapshots_installed += installed;
         answers.extend(written.map(Input::Written));
         for answer in answers {
             self.give(place, answer);

@@ -75,6 +75,7 @@
 
 mod client;
 mod member;
+mod members;
 mod snapshots;
 mod tasks;
 
@@ -153,6 +154,7 @@ struct State {
     calls: BTreeMap<u64, Slot>,
     calls_made: u64,
     clients_made: u64,
+    snapshots_installed: u64,
     network: Stream,
     faults: Stream,
     /// The mean time between two drawn faults.
@@ -241,6 +243,7 @@ impl Cluster {
             calls: BTreeMap::new(),
             calls_made: 0,
             clients_made: 0,
+            snapshots_installed: 0,
             network: Stream::new(seed, Purpose::Network, 0),
             faults: Stream::new(seed, Purpose::Faults, 0),
             fault_every: None,
@@ -462,8 +465,9 @@ impl State {
         let member = self.faults.below(self.members.len() as u64) as usize;
         let power = self.faults.chance(500_000);
         let back_ns = self.faults.with_tail(500_000_000);
-        let down = self.members.iter().filter(|member| !member.is_up()).count();
-        if self.members[member].is_up() && (down + 1) * 2 < self.members.len() {
+        let there = || self.members.iter().filter(|member| !member.is_gone);
+        let down = there().filter(|member| !member.is_up()).count();
+        if self.members[member].is_up() && (down + 1) * 2 < there().count() {
             self.end_process(member, power);
             self.after(back_ns, Event::Boot(member));
         }
@@ -473,7 +477,9 @@ impl State {
 
 /// Whether an error says what became of a change, or only that nothing is known.
 fn judged(error: RequestError) -> Error {
-    if crate::check::linearizability::is_result(&error) {
+    if error == RequestError::NotLeader {
+        Error::NotSent
+    } else if crate::check::linearizability::is_result(&error) || members::is_refusal(&error) {
         Error::Refused(error)
     } else {
         Error::Unknown
