@@ -157,18 +157,60 @@ fn peer_urls_of(text: &str) -> Result<Vec<String>, Failure> {
     Ok(text.split(',').map(str::to_owned).collect())
 }
 
-/// etcdctl's library looks at the scheme of each URL before it asks; the server looks at the rest.
+/// etcdctl's library looks at each URL before it asks.
 fn check_urls(urls: &[String]) -> Result<(), Failure> {
-    let is_known = |url: &&String| {
-        ["http://", "https://", "unix://", "unixs://"]
-            .iter()
-            .any(|scheme| url.starts_with(scheme))
+    let refused = urls.iter().find_map(|url| check_url(url).err());
+    refused.map_or(Ok(()), |words| Err(Failure::new(Exit::General, words)))
+}
+
+fn check_url(url: &str) -> Result<(), String> {
+    let schemes = ["http://", "https://", "unix://", "unixs://"];
+    let scheme = schemes.iter().find(|scheme| url.starts_with(**scheme));
+    let Some(scheme) = scheme else {
+        return Err(format!(
+            "URL scheme must be http, https, unix, or unixs: {url}"
+        ));
     };
-    match urls.iter().find(|url| !is_known(url)) {
-        None => Ok(()),
-        Some(url) => {
-            let words = format!("URL scheme must be http, https, unix, or unixs: {url}");
-            Err(Failure::new(Exit::General, words))
+    if scheme.starts_with("unix") {
+        return Ok(());
+    }
+    let (place, path) = url[scheme.len()..]
+        .split_once('/')
+        .map_or((&url[scheme.len()..], None), |(place, path)| {
+            (place, Some(path))
+        });
+    if !place
+        .rsplit_once(':')
+        .is_some_and(|(host, _)| !host.ends_with(':'))
+    {
+        return Err(format!(
+            "URL address does not have the form \"host:port\": {url}"
+        ));
+    }
+    if path.is_some() {
+        return Err(format!("URL must not contain a path: {url}"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_url;
+
+    #[test]
+    fn urls_are_refused_in_etcds_words() {
+        for (url, words) in [
+            ("foo", "URL scheme must be http, https, unix, or unixs: foo"),
+            (
+                "http://127.0.0.1",
+                "URL address does not have the form \"host:port\": http://127.0.0.1",
+            ),
+            ("http://a:1/x", "URL must not contain a path: http://a:1/x"),
+        ] {
+            assert_eq!(check_url(url).unwrap_err(), words);
+        }
+        for url in ["http://a:1", "https://[::1]:2380", "unix://socket"] {
+            assert_eq!(check_url(url), Ok(()));
         }
     }
 }
