@@ -15,4 +15,4 @@ target/release/quorate-sim check-determinism --seeds "0..$((seeds / 4))"
 if [ -n "${FRESH:-}" ]; then
     target/release/quorate-sim run --jobs "$jobs" --seeds "$FRESH..$((FRESH + seeds))"
 fi
-target/release/quorate-sim crash-points
+target/release/quorate-sim crash-points --jobs "$jobs"

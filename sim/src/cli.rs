@@ -85,6 +85,9 @@ enum Command {
         /// Take only every n-th point.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
         every: u64,
+        /// Runs at the same time.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=256))]
+        jobs: u64,
     },
 }
 
@@ -205,7 +208,7 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Judge { file }) => Ok(judge(&file)),
         Some(Command::List { scenarios }) => list(&scenarios),
         Some(Command::CheckDeterminism(run_arguments)) => determinism::check(&run_arguments),
-        Some(Command::CrashPoints { every }) => Ok(cut_power(every)),
+        Some(Command::CrashPoints { every, jobs }) => Ok(cut_power(every, jobs)),
     };
     done.unwrap_or_else(|error| {
         eprintln!("{error}");
@@ -321,11 +324,11 @@ fn list(paths: &[String]) -> Result<ExitCode, ScenarioError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn cut_power(every: u64) -> ExitCode {
+fn cut_power(every: u64, jobs: u64) -> ExitCode {
     let begun = Instant::now();
     let mut is_good = true;
     for sweep in crash_points::SWEEPS {
-        let swept = sweep.run(every);
+        let swept = sweep.run(every, jobs);
         say(swept.to_string());
         is_good &= swept.failures.is_empty();
     }

@@ -75,8 +75,28 @@ impl Sweep {
         Self { name, members, cut }
     }
 
-    /// Makes every n-th of its runs.
-    pub fn run(self, every: u64) -> Swept {
+    /// Makes every n-th of its runs, so many at a time.
+    pub fn run(self, every: u64, jobs: u64) -> Swept {
+        let parts = std::thread::scope(|scope| {
+            let part = |job| scope.spawn(move || self.run_part(every * job, every * jobs));
+            let parts: Vec<_> = (0..jobs).map(part).collect();
+            let done = parts.into_iter().map(|part| part.join());
+            done.map(|part| part.expect("a panic is a failure of its run"))
+                .collect::<Vec<_>>()
+        });
+        let mut parts = parts.into_iter();
+        let mut swept = parts.next().expect("a job at least");
+        for part in parts {
+            swept.runs += part.runs;
+            swept.reached += part.reached;
+            swept.operations = swept.operations.max(part.operations);
+            swept.failures.extend(part.failures);
+        }
+        swept.failures.sort_by_key(|(point, _)| *point);
+        swept
+    }
+
+    fn run_part(self, first: u64, step: u64) -> Swept {
         let mut swept = Swept {
             sweep: self,
             runs: 0,
@@ -88,7 +108,7 @@ impl Sweep {
             Cut::Damage => DAMAGES,
             _ => POINTS_MAX,
         };
-        for point in (0..end).step_by(every as usize) {
+        for point in (first..end).step_by(step as usize) {
             let report = run_options(SEED, self.options(point), false);
             swept.runs += 1;
             let count = |kind| report.counts.get(kind).copied().unwrap_or(0);

@@ -175,7 +175,7 @@ impl StorageOptions {
         Self {
             checkpoint_bytes_min: *stream.pick(&[500, 2_000, 20_000, 1 << 40]),
             log_bytes_in_memory_max: *stream.pick(&[0, 1_000, 10_000, 1 << 30]),
-            segment_bytes: *stream.pick(&[8_192, 16_384, 65_536]),
+            segment_bytes: *stream.pick(&[4_096, 8_192, 65_536]),
             prepares_segments: stream.chance(700_000),
             turn_ns: *stream.pick(&[2_000, 50_000, 2_000_000]),
         }

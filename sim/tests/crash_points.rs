@@ -7,7 +7,7 @@ use quorate_sim::run::catch_panics;
 fn nothing_is_lost_wherever_the_power_goes() {
     catch_panics();
     for sweep in SWEEPS {
-        let swept = sweep.run(101);
+        let swept = sweep.run(101, 2);
         assert!(swept.failures.is_empty(), "{swept}");
         assert!(swept.reached > 1, "{swept}");
         assert!(swept.operations >= OPERATIONS, "{swept}");

@@ -18,6 +18,16 @@ pub struct Ending {
     pub compacted: i64,
     /// `HashKV` at that revision.
     pub hash: u32,
+    /// `HashKV` at an earlier one, where it can be told.
+    pub earlier: Option<(i64, u32)>,
+}
+
+/// Nothing works although faults have ended: that is excused only by disks of which too many hold what was never written
+/// there, so that no quorum of voters can have all of the log.
+pub fn check_excuse(facts: &mut Facts, intact: usize, members: usize) -> Result<(), Violation> {
+    facts.expect("converge.live", 2 * intact <= members, || {
+        format!("{intact} of {members} disks are intact, and still nothing works")
+    })
 }
 
 /// Compares the members with each other.
@@ -71,6 +81,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_damage_to_half_of_the_disks_is_an_excuse() {
+        let mut facts = Facts::new();
+        check_excuse(&mut facts, 1, 3).unwrap();
+        check_excuse(&mut facts, 2, 4).unwrap();
+        let refused = check_excuse(&mut facts, 2, 3);
+        assert_eq!(refused.unwrap_err().property, "converge.live");
+        assert!(check_excuse(&mut facts, 3, 5).is_err());
+    }
+
+    #[test]
     fn checkpoints_that_differ_are_seen() {
         let mut facts = Facts::new();
         let mut images = BTreeMap::from([(MemberId(1), Bytes::from_static(b"same"))]);
@@ -88,13 +108,37 @@ mod tests {
             revision: 5,
             compacted: -1,
             hash: 9,
+            earlier: Some((3, 4)),
         };
         let mut endings = BTreeMap::from([(MemberId(1), ending.clone())]);
         endings.insert(MemberId(2), ending.clone());
         let mut facts = Facts::new();
         check(&mut facts, &endings).unwrap();
-        endings.insert(MemberId(3), Ending { hash: 8, ..ending });
-        assert!(check(&mut facts, &endings).is_err());
+        for other in [
+            Ending {
+                hash: 8,
+                ..ending.clone()
+            },
+            Ending {
+                applied: 8,
+                ..ending.clone()
+            },
+            Ending {
+                revision: 6,
+                ..ending.clone()
+            },
+            Ending {
+                compacted: 2,
+                ..ending.clone()
+            },
+            Ending {
+                earlier: Some((3, 5)),
+                ..ending.clone()
+            },
+        ] {
+            endings.insert(MemberId(3), other);
+            assert!(check(&mut facts, &endings).is_err());
+        }
         assert!(check(&mut facts, &BTreeMap::new()).is_err());
         check_leases(&mut facts, MemberId(1), &[3], &[3]).unwrap();
         assert!(check_leases(&mut facts, MemberId(1), &[3], &[]).is_err());

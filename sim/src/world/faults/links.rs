@@ -34,6 +34,18 @@ impl World {
                 }
             }
         }
+        if has_cut {
+            self.count(match shape {
+                Shape::Isolate => "one cut off",
+                Shape::Split(_) => "some cut off",
+                Shape::Halves => "halves cut apart",
+                Shape::Bridge => "halves cut apart but for a bridge",
+                Shape::Shatter => "all cut apart",
+            });
+            if way != Way::Both {
+                self.count("cut in one direction");
+            }
+        }
         has_cut
     }
 
