@@ -13,8 +13,9 @@ use clap::{Parser, Subcommand};
 use quorate_server::simulated::EXITED;
 use serde_json::{Value, json};
 
-use crate::options::FAULTS;
+use crate::options::{FAULTS, Options};
 use crate::run::{Report, run};
+use crate::subjects::Subjects;
 
 /// Real time after which a run counts as hanging.
 const WALL_MAX: Duration = Duration::from_secs(300);
@@ -36,6 +37,9 @@ struct Arguments {
 enum Wanted {
     /// Run seeds.
     Run {
+        /// Scenario files, names of files in scenarios/, and directories; without any, everything is drawn from the seed.
+        #[arg(value_name = "SCENARIO|DIR")]
+        scenarios: Vec<String>,
         /// FIRST..LAST, the last one excluded.
         #[arg(long, value_parser = seeds)]
         seeds: (u64, u64),
@@ -50,6 +54,8 @@ enum Wanted {
     Repro {
         /// The seed.
         seed: u64,
+        /// A scenario file, or the name of one in scenarios/.
+        scenario: Option<String>,
     },
     /// Run each seed in two processes and compare the hashes of the traces.
     CheckDeterminism {
@@ -65,6 +71,8 @@ enum Wanted {
     One {
         /// The seed.
         seed: u64,
+        /// A scenario file.
+        scenario: Option<String>,
         /// Print the trace.
         #[arg(long)]
         verbose: bool,
@@ -82,15 +90,31 @@ fn seeds(text: &str) -> Result<(u64, u64), String> {
 /// Runs the command.
 pub fn main() -> ExitCode {
     match Arguments::parse().command {
-        Wanted::Run { seeds, jobs, json } => run_all(seeds, jobs, json),
-        Wanted::Repro { seed } => one(seed, true),
-        Wanted::One { seed, verbose } => one(seed, verbose),
+        Wanted::Run {
+            scenarios,
+            seeds,
+            jobs,
+            json,
+        } => match Subjects::find(&scenarios, seeds) {
+            Ok(subjects) => run_all(&subjects, jobs, json),
+            Err(error) => misused(&error),
+        },
+        Wanted::Repro { seed, scenario } => one(seed, scenario.as_deref(), true),
+        Wanted::One {
+            seed,
+            scenario,
+            verbose,
+        } => one(seed, scenario.as_deref(), verbose),
         Wanted::CheckDeterminism { seeds, jobs } => check_determinism(seeds, jobs),
     }
 }
 
 /// Runs one seed here.
-fn one(seed: u64, verbose: bool) -> ExitCode {
+fn one(seed: u64, scenario: Option<&str>, verbose: bool) -> ExitCode {
+    let options = match options_of(seed, scenario) {
+        Ok(options) => options,
+        Err(error) => return misused(&error),
+    };
     let panicked = catch_panics();
     if std::env::var_os("RUST_LOG").is_some() {
         // The members' own log lines, among those of the trace.
@@ -103,7 +127,7 @@ fn one(seed: u64, verbose: bool) -> ExitCode {
         std::process::exit(1);
     });
     // A fresh thread, whose hash maps take their keys from the seed.
-    let ran = std::thread::spawn(move || run(seed, verbose)).join();
+    let ran = std::thread::spawn(move || run(seed, options, verbose)).join();
     let line = match &ran {
         Ok(report) => describe(seed, report),
         Err(_) => {
@@ -114,13 +138,34 @@ fn one(seed: u64, verbose: bool) -> ExitCode {
     println!("{line}");
     let holds = line["verdict"] == "ok";
     if !holds && verbose {
-        println!("reproduce it: cargo sim-shell repro {seed}");
+        println!("reproduce it: {}", repro(seed, scenario));
     }
     if holds {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn misused(error: &str) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::from(2)
+}
+
+fn options_of(seed: u64, scenario: Option<&str>) -> Result<Options, String> {
+    let Some(path) = scenario else {
+        return Ok(Options::draw(seed));
+    };
+    match &quorate_sim::scenario::find(path).map_err(|error| error.to_string())?[..] {
+        [scenario] => crate::scenario::options(scenario, seed),
+        _ => Err(format!("{path}: expected one scenario")),
+    }
+}
+
+/// The command that shows a run again.
+fn repro(seed: u64, scenario: Option<&str>) -> String {
+    let file = scenario.map_or(String::new(), |file| format!(" {file}"));
+    format!("cargo sim-shell repro {seed}{file}")
 }
 
 /// Keeps the first panic that is not the end of a simulated process.
@@ -166,11 +211,12 @@ fn describe(seed: u64, report: &Report) -> Value {
 }
 
 /// Runs one seed in a process of its own.
-fn child(seed: u64) -> Value {
+fn child(seed: u64, scenario: Option<&str>) -> Value {
     let began = Instant::now();
     let program = std::env::current_exe().expect("this program has a path");
     let ran = Command::new(program)
         .args(["one", &seed.to_string()])
+        .args(scenario)
         .output();
     let output = ran.expect("this program can be started again");
     let text = String::from_utf8_lossy(&output.stdout);
@@ -179,6 +225,7 @@ fn child(seed: u64) -> Value {
         let words = String::from_utf8_lossy(&output.stderr).into_owned();
         json!({"seed": seed, "verdict": "violated", "property": "process", "detail": words})
     });
+    line["scenario"] = json!(scenario);
     line["wall_seconds"] = json!(began.elapsed().as_secs_f64());
     line
 }
@@ -206,7 +253,8 @@ struct Sum {
     began: Instant,
     spoke: Instant,
     runs: u64,
-    failed: Vec<(u64, String)>,
+    /// The command that shows each failure again, and what it was.
+    failed: Vec<(String, String)>,
     sim_seconds: f64,
     counts: BTreeMap<String, u64>,
     facts: BTreeMap<String, u64>,
@@ -233,8 +281,9 @@ impl Sum {
             let seed = line["seed"].as_u64().unwrap_or_default();
             let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
             let what = format!("{}: {}", text("property"), text("detail"));
-            eprintln!("seed {seed} {what}\n  reproduce it: cargo sim-shell repro {seed}");
-            self.failed.push((seed, what));
+            let again = repro(seed, line["scenario"].as_str());
+            eprintln!("seed {seed} {what}\n  reproduce it: {again}");
+            self.failed.push((again, what));
         }
         if self.spoke.elapsed() > PROGRESS_INTERVAL {
             self.spoke = Instant::now();
@@ -266,14 +315,14 @@ impl Sum {
         list("counts", &self.counts);
         list("faults", &self.faults);
         list("facts", &self.facts);
-        for (seed, what) in &self.failed {
+        for (again, what) in &self.failed {
             let short: String = what.chars().take(200).collect();
-            println!("FAILED {seed} {short}\n  cargo sim-shell repro {seed}");
+            println!("FAILED {short}\n  {again}");
         }
     }
 }
 
-fn run_all(seeds: (u64, u64), jobs: usize, as_json: bool) -> ExitCode {
+fn run_all(subjects: &Subjects, jobs: usize, as_json: bool) -> ExitCode {
     let sum = Mutex::new(Sum {
         began: Instant::now(),
         spoke: Instant::now(),
@@ -287,15 +336,22 @@ fn run_all(seeds: (u64, u64), jobs: usize, as_json: bool) -> ExitCode {
             .map(|(_, name)| ((*name).to_owned(), 0))
             .collect(),
     });
-    for_all(seeds, jobs, |seed| {
-        let line = child(seed);
+    let runs = &subjects.runs;
+    for_all((0, runs.len() as u64), jobs, |number| {
+        let (seed, file) = &runs[number as usize];
+        let line = child(*seed, file.as_deref());
         sum.lock().expect("no thread panics").add(&line, as_json);
     });
     let sum = sum.into_inner().expect("no thread panics");
     if !as_json {
         sum.end();
+        subjects.tell_skipped();
     }
-    if sum.failed.is_empty() {
+    let absent = subjects.never_injected(&sum.faults);
+    for fault in &absent {
+        eprintln!("the fault {fault} was never injected");
+    }
+    if sum.failed.is_empty() && absent.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -305,7 +361,7 @@ fn run_all(seeds: (u64, u64), jobs: usize, as_json: bool) -> ExitCode {
 fn check_determinism(seeds: (u64, u64), jobs: usize) -> ExitCode {
     let differing = Mutex::new(Vec::new());
     for_all(seeds, jobs, |seed| {
-        let (one, other) = (child(seed), child(seed));
+        let (one, other) = (child(seed, None), child(seed, None));
         let hash = |line: &Value| line["trace_hash"].as_str().map(str::to_owned);
         if hash(&one).is_none() || hash(&one) != hash(&other) {
             differing.lock().expect("no thread panics").push(seed);

@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::cluster::client_url;
 use crate::history::{Answer, Call, Outcome, Request, Watched};
+use crate::options::Mix;
 use crate::world;
 
 /// After a call that nobody took.
@@ -89,6 +90,7 @@ struct Caller {
     calls: u64,
     stream: Stream,
     client: Client,
+    mix: Mix,
     keys: u64,
     value_bytes_max: u64,
     /// The newest revision that it has seen.
@@ -100,7 +102,7 @@ fn goes_on() -> bool {
 }
 
 /// Reads and writes until the load ends.
-pub async fn call(number: u64) {
+pub async fn call(number: u64, mix: Mix) {
     let (options, seed) = world::with(|world| (world.options.clone(), world.seed));
     let mut stream = Stream::new(seed, Purpose::Client, number);
     let client = connect(&mut stream, options.members, options.call_timeout);
@@ -109,12 +111,13 @@ pub async fn call(number: u64) {
         calls: 0,
         stream,
         client,
+        mix,
         keys: options.keys,
         value_bytes_max: options.value_bytes_max,
         revision: 1,
     };
     while goes_on() {
-        let think = options.think.as_nanos() as u64;
+        let think = mix.think.as_nanos() as u64;
         sleep(Duration::from_nanos(caller.stream.with_tail(think))).await;
         let outcome = caller.step().await;
         match outcome {
@@ -127,11 +130,18 @@ pub async fn call(number: u64) {
 impl Caller {
     async fn step(&mut self) -> Outcome {
         self.calls += 1;
+        let Mix {
+            put,
+            delete,
+            txn,
+            range,
+            think: _,
+        } = self.mix;
         let request = match self.stream.below(100) {
-            0..35 => Request::Put(self.draw_put()),
-            35..42 => Request::Delete(self.draw_delete()),
-            42..62 => Request::Txn(self.draw_txn()),
-            62..98 => Request::Range(self.draw_range()),
+            below if below < put => Request::Put(self.draw_put()),
+            below if below < put + delete => Request::Delete(self.draw_delete()),
+            below if below < put + delete + txn => Request::Txn(self.draw_txn()),
+            below if below < put + delete + txn + range => Request::Range(self.draw_range()),
             _ => Request::Compact(pb::CompactionRequest {
                 revision: (self.revision - self.stream.below(20) as i64).max(1),
                 physical: self.stream.chance(300_000),

@@ -90,7 +90,7 @@ fn configuration(machine: usize, options: &Options) -> Config {
         ),
         (
             "election-timeout",
-            (options.heartbeat.as_millis() * 10).to_string(),
+            options.election().as_millis().to_string(),
         ),
         ("watch-progress-notify-interval", "2s".to_owned()),
     ];
@@ -138,6 +138,15 @@ async fn start(machine: usize) -> bool {
         // The fault is ours: whoever looks after the process starts it again.
         Err(_) if world::with(|world| world.disks[machine].is_dark()) => false,
         Err(error) if error.to_string().ends_with("input/output error") => false,
+        // A sector that is half written is damage: it is refused, and somebody repairs it.
+        Err(error) if world::with(|world| world.disks[machine].is_spoilt()) => {
+            world::note(|| format!("m{machine} refuses what its disk holds: {error}"));
+            world::with(|world| {
+                world.disks[machine].repair();
+                *world.faults.entry("damage-refused").or_default() += 1;
+            });
+            false
+        }
         Err(error) => {
             let detail = format!("m{machine} does not start: {error}");
             world::violated(Violation::new("converge.live", detail));

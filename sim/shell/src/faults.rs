@@ -9,15 +9,19 @@ use tokio::time::{Instant, sleep};
 
 use crate::cluster::Cluster;
 use crate::options::{Fault, Options};
+use crate::planned::Plan;
 use crate::world;
 
 /// After a fault that lasts comes its end.
 #[derive(Clone, Copy, Debug)]
-enum Repair {
+pub(crate) enum Repair {
+    /// One of a rolling restart.
+    Stop(usize),
     Restart(usize),
     /// Once the process has ended by itself.
     RestartStopped(usize),
     Resume(usize),
+    /// All links.
     Join,
     Delay,
     Disk(usize),
@@ -26,15 +30,17 @@ enum Repair {
 /// The faults of a run.
 pub struct Faults {
     options: Options,
-    draw: Stream,
+    pub(crate) draw: Stream,
     /// What ends when.
-    repairs: Vec<(Instant, Repair)>,
+    pub(crate) repairs: Vec<(Instant, Repair)>,
+    plan: Plan,
 }
 
 impl Faults {
     /// Those of a seed.
     pub fn new(seed: u64, options: Options) -> Self {
         Self {
+            plan: Plan::new(options.plan.clone()),
             options,
             draw: Stream::new(seed, Purpose::Faults, 0),
             repairs: Vec::new(),
@@ -44,13 +50,16 @@ impl Faults {
     /// Lets things go wrong until the time of safety is over.
     pub async fn rage(&mut self, cluster: &mut Cluster) {
         let end = Instant::now() + self.options.safety;
-        let Some(mean) = self.options.fault_every else {
-            sleep(self.options.safety).await;
-            return;
+        let begun = Instant::now();
+        // As good as never.
+        let mean = self.options.fault_every.unwrap_or(4 * self.options.safety);
+        let mut next = match self.options.fault_every {
+            Some(mean) => begun + self.soon(mean),
+            None => end,
         };
-        let mut next = Instant::now() + self.soon(mean);
         while Instant::now() < end && world::with(|world| world.violation().is_none()) {
             self.repair(cluster, false);
+            self.follow_plan(cluster, begun).await;
             if Instant::now() >= next {
                 next = Instant::now() + self.soon(mean);
                 if let Some(fault) = self.choose() {
@@ -59,6 +68,18 @@ impl Faults {
             }
             sleep(Duration::from_millis(10)).await;
         }
+        if self.options.final_blackout {
+            self.strike(cluster, Fault::Blackout);
+        }
+    }
+
+    /// Begins what is due of the plan.
+    async fn follow_plan(&mut self, cluster: &mut Cluster, begun: Instant) {
+        let mut plan = std::mem::take(&mut self.plan);
+        while let Some(number) = plan.due(begun) {
+            plan.begin(number, self, cluster).await;
+        }
+        self.plan = plan;
     }
 
     /// Ends everything that is wrong. Stopped processes may need a moment: call it until it says that all is well.
@@ -179,6 +200,13 @@ impl Faults {
         self.repairs = later;
         for (when, repair) in due {
             match repair {
+                Repair::Stop(_) if all => {}
+                Repair::Stop(machine) => {
+                    if cluster.is_up(machine) && !cluster.has_ended(machine) {
+                        cluster.stop(machine);
+                        self.later(0, 500, Repair::RestartStopped(machine));
+                    }
+                }
                 Repair::Restart(machine) => cluster.restart(machine),
                 Repair::RestartStopped(machine) if cluster.has_stopped(machine) => {
                     cluster.restart(machine);

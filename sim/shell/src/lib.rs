@@ -17,5 +17,8 @@ pub mod faults;
 pub mod history;
 pub mod judge;
 pub mod options;
+pub mod planned;
 pub mod run;
+pub mod scenario;
+mod subjects;
 pub mod world;

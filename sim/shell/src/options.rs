@@ -8,24 +8,26 @@ use quorate_sim::random::{Purpose, Stream};
 /// Everything that makes one run different from another, besides its random streams.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Voters: 1 or 3.
+    /// Voters.
     pub members: usize,
     /// IO cores of a member.
     pub cores: usize,
-    /// `--heartbeat-interval`; the election timeout is ten times as long.
+    /// `--heartbeat-interval`.
     pub heartbeat: Duration,
+    /// The election timeout in heartbeats.
+    pub election_ticks: u32,
     /// The members' thresholds.
     pub tuning: Tuning,
-    /// Clients that read and write.
-    pub clients: u64,
+    /// Clients that read and write, with what they do.
+    pub callers: Vec<Mix>,
+    /// Clients that hold leases.
+    pub tenants: u64,
     /// Clients that watch.
     pub watchers: u64,
     /// Keys.
     pub keys: u64,
     /// The longest value.
     pub value_bytes_max: u64,
-    /// The mean pause between two operations of a client.
-    pub think: Duration,
     /// How long a call may take.
     pub call_timeout: Duration,
     /// Lease TTLs are at most this many seconds.
@@ -44,6 +46,25 @@ pub struct Options {
     pub fault_every: Option<Duration>,
     /// The kinds of faults that happen, each with a weight.
     pub faults: Vec<(Fault, u64)>,
+    /// What goes wrong besides, as a scenario has it.
+    pub plan: Vec<quorate_sim::plan::Fault>,
+    /// Whether all lose power at the end of load and faults.
+    pub final_blackout: bool,
+}
+
+/// What a client does: shares of each kind of call, in a hundred; compactions take the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mix {
+    /// Puts.
+    pub put: u64,
+    /// Deletions.
+    pub delete: u64,
+    /// Transactions: compare and swap.
+    pub txn: u64,
+    /// Reads.
+    pub range: u64,
+    /// The mean pause between two calls.
+    pub think: Duration,
 }
 
 /// What goes wrong.
@@ -102,7 +123,25 @@ impl Fault {
     }
 }
 
+impl Mix {
+    /// Some of everything.
+    pub fn usual(think: Duration) -> Self {
+        Self {
+            put: 35,
+            delete: 7,
+            txn: 20,
+            range: 36,
+            think,
+        }
+    }
+}
+
 impl Options {
+    /// The election timeout.
+    pub fn election(&self) -> Duration {
+        self.heartbeat * self.election_ticks
+    }
+
     /// Those of a seed.
     pub fn draw(seed: u64) -> Self {
         let mut draw = Stream::new(seed, Purpose::Options, 0);
@@ -111,6 +150,8 @@ impl Options {
         let heartbeat = millis(*draw.pick(&[20, 50, 100]));
         let delay_min = *draw.pick(&[0, 1, 2]);
         let delay_max = delay_min + draw.between(1, heartbeat.as_millis() as u64 / 5);
+        let clients = draw.between(1, 5);
+        let think = millis(*draw.pick(&[5, 30, 150]));
         let faults = FAULTS
             .iter()
             .map(|(fault, _)| (*fault, draw.between(0, 4)))
@@ -120,16 +161,17 @@ impl Options {
             members,
             cores: draw.between(1, 3) as usize,
             heartbeat,
+            election_ticks: 10,
             tuning: Tuning {
                 segment_bytes: *draw.pick(&[64 << 10, 256 << 10, 1 << 20]),
                 checkpoint_bytes_min: *draw.pick(&[16 << 10, 128 << 10, 1 << 20]),
                 log_bytes_in_memory_max: *draw.pick(&[4 << 10, 64 << 10, 1 << 20]),
             },
-            clients: draw.between(1, 5),
+            callers: vec![Mix::usual(think); clients as usize],
+            tenants: clients.div_ceil(2),
             watchers: draw.between(0, 3),
             keys: draw.between(1, 12),
             value_bytes_max: *draw.pick(&[16, 256, 4096, 40_000]),
-            think: millis(*draw.pick(&[5, 30, 150])),
             // Some wait for longer than a member does, and hear its own "timed out".
             call_timeout: millis(draw.between(500, 12_000)),
             lease_ttl_max: draw.between(1, 5),
@@ -140,6 +182,8 @@ impl Options {
             torn_ppm: if draw.chance(300_000) { 500_000 } else { 0 },
             fault_every: (!draw.chance(100_000)).then(|| millis(draw.between(300, 4_000))),
             faults,
+            plan: Vec::new(),
+            final_blackout: false,
         }
     }
 }

@@ -57,8 +57,7 @@ pub struct Report {
 }
 
 /// Runs a seed on this thread, which must be fresh: it keeps what statics hold.
-pub fn run(seed: u64, verbose: bool) -> Report {
-    let options = Options::draw(seed);
+pub fn run(seed: u64, options: Options, verbose: bool) -> Report {
     let mut config = madsim::Config::default();
     config.net.send_latency = options.delay.0..options.delay.1;
     let mut runtime = madsim::runtime::Runtime::with_seed_and_config(seed, config);
@@ -85,10 +84,10 @@ struct Ending {
 
 async fn live(seed: u64, options: &Options, ending: &mut Ending) -> Result<(), Violation> {
     let mut cluster = Cluster::start();
-    for client in 0..options.clients {
-        cluster.add_client(move || clients::call(client + 1));
+    for (client, mix) in (1..).zip(options.callers.iter().copied()) {
+        cluster.add_client(move || clients::call(client, mix));
     }
-    for client in 0..options.clients.div_ceil(2) {
+    for client in 0..options.tenants {
         cluster.add_client(move || clients::hold_leases(client + 20));
     }
     for client in 0..options.watchers {
@@ -108,7 +107,7 @@ async fn live(seed: u64, options: &Options, ending: &mut Ending) -> Result<(), V
     if let Some(violation) = world::with(|world| world.violation().cloned()) {
         return Err(violation);
     }
-    let lease = lease::Config::new(options.heartbeat, 10, false);
+    let lease = lease::Config::new(options.heartbeat, options.election_ticks, false);
     let mut judge = world::with(|world| {
         let entries = committed(&world.logs, applied)?;
         Ok(Judge::new(entries, &world.first_written, lease.ttl_min))
