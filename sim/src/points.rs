@@ -91,6 +91,11 @@ pub const POINTS: &[Point] = &[
         "stopped by damage",
         "a running member found damage on its disk and stopped",
     ),
+    point(
+        "member.replaced",
+        "member replaced",
+        "another member was added and promoted in the place of one that was lost",
+    ),
     point("power.lost", "power lost", "a machine lost its power"),
     point(
         "power.lost-within-operation",

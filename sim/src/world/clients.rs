@@ -258,7 +258,7 @@ impl World {
         let mut encoded = call.digest();
         self.trace.event(self.now_ns, &words, &encoded, || {
             line(
-                name(member),
+                &name(member),
                 format_args!("is asked by {}", asker(client)),
                 call.to_string(),
             )
@@ -362,7 +362,7 @@ impl World {
         let words = [5, member.0, ticket.0, u64::from(result.is_ok())];
         self.trace.event(self.now_ns, &words, &digest(&result), || {
             line(
-                name(member),
+                &name(member),
                 "answers",
                 format_args!("{:x}: {result:?}", ticket.0),
             )

@@ -256,7 +256,7 @@ impl World {
     pub(super) fn stop_for_damage(&mut self, member: MemberId, reason: &str) {
         self.trace
             .event(self.now_ns, &[11, member.0], reason.as_bytes(), || {
-                line(name(member), "refuses its disk", reason)
+                line(&name(member), "refuses its disk", reason)
             });
         self.end_process(member, SimDisk::crash);
         let now_ns = self.now_ns;

@@ -369,7 +369,7 @@ impl World {
             .fold(0_u64, |sum, byte| sum.wrapping_mul(31) + u64::from(byte));
         self.trace
             .event(self.now_ns, &[digest, member.0, detail], &[], || {
-                line(name(member), kind, detail)
+                line(&name(member), kind, detail)
             });
     }
 
@@ -399,7 +399,7 @@ impl World {
 }
 
 /// A member as people call it, for lines of the trace.
-fn name(member: MemberId) -> &'static str {
+fn name(member: MemberId) -> String {
     /// More than any run has.
     const NUMBERS: u64 = 20;
     static NAMES: OnceLock<BTreeMap<MemberId, String>> = OnceLock::new();
@@ -407,7 +407,9 @@ fn name(member: MemberId) -> &'static str {
         let members = founders(NUMBERS).into_iter();
         members.map(|member| (member.id, member.name)).collect()
     });
-    names.get(&member).map_or("m?", String::as_str)
+    // One that came later has an id that depends on when.
+    let known = names.get(&member).cloned();
+    known.unwrap_or_else(|| format!("{:04x}", member.0 >> 48))
 }
 
 fn founders(count: u64) -> Vec<MemberRecord> {

@@ -54,7 +54,7 @@ impl World {
             let (index, bytes) = (index_of(&message).0, image.len());
             let what = format!("sends to {}", name(to));
             line(
-                name(from),
+                &name(from),
                 what,
                 format_args!("snapshot {index}, {bytes} bytes"),
             )

@@ -141,7 +141,7 @@ impl World {
         self.trace.event(self.now_ns, &words, &[], || {
             let role = if leads { " leads" } else { "" };
             let state = format!("term {term} committed {committed} applied {applied}{role}");
-            line(name(member), "turn", state)
+            line(&name(member), "turn", state)
         });
         Ok(())
     }
@@ -206,7 +206,7 @@ impl World {
                 message.commit,
                 message.entries.len(),
             );
-            line(name(from), format_args!("sends to {}", name(to)), content)
+            line(&name(from), format_args!("sends to {}", name(to)), content)
         });
         if sent.is_refused {
             self.learns_unreachable(from, to);
@@ -225,7 +225,7 @@ impl World {
             &[],
             || {
                 let what = format!("hears from {}", name(from));
-                line(name(to), what, format_args!("message {}", delivery.number))
+                line(&name(to), what, format_args!("message {}", delivery.number))
             },
         );
         let message = self.network.arrive(delivery);
@@ -299,7 +299,7 @@ impl World {
             {
                 let words = [7, member.0, u64::from(hash.hash)];
                 self.trace.event(self.now_ns, &words, &[], || {
-                    line(name(member), "hashes", format_args!("{hash:?}"))
+                    line(&name(member), "hashes", format_args!("{hash:?}"))
                 });
             }
         }

@@ -272,7 +272,7 @@ impl World {
             self.trace
                 .event(self.now_ns, &words, &response.encode_to_vec(), || {
                     line(
-                        name(member),
+                        &name(member),
                         format_args!("tells watcher {number}"),
                         format_args!("{response:?}"),
                     )

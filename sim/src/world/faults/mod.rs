@@ -195,7 +195,7 @@ impl World {
                 });
                 let Some(rotten) = rotten else { return false };
                 self.trace.event(self.now_ns, &[10], rotten.as_bytes(), || {
-                    line(super::name(member), "has rot", &rotten)
+                    line(&super::name(member), "has rot", &rotten)
                 });
             }
             other => unreachable!("{other:?} is not a fault of a disk"),
