@@ -118,7 +118,7 @@ pub struct WatchWork {
     pub start: Option<WatchStart>,
     /// Watches on one stream, at most.
     pub watches_max: u64,
-    /// How often a watcher cancels a watch, asks for progress or leaves its member, in a million responses.
+    /// How often a watcher asks for progress or leaves its member, in a million times that it has read.
     pub restless_ppm: u32,
 }
 

@@ -88,6 +88,11 @@ impl Leases {
         }
     }
 
+    /// How far the log was read.
+    pub fn seen(&self) -> u64 {
+        self.seen
+    }
+
     /// Reads what the log has committed since the last time.
     pub fn follow(
         &mut self,

@@ -3,6 +3,7 @@
 //! They see everything (the committed log, the disks, the clock) and change nothing. A count of zero over a whole set
 //! of runs means that a checker looked at nothing, which is as bad as a violation.
 
+pub mod contract;
 pub mod convergence;
 pub mod durability;
 pub mod history;
@@ -115,6 +116,10 @@ pub const PROPERTIES: &[(&str, &str)] = &[
         "only a watch below the compact revision is cancelled for it",
     ),
     (
+        "watch.live",
+        "after everything has healed every watch has heard everything",
+    ),
+    (
         "lease.never-early",
         "a lease lasts for its TTL after the last acknowledged renewal, on the fastest clock",
     ),
@@ -153,6 +158,11 @@ pub const PROPERTIES: &[(&str, &str)] = &[
     (
         "contract.answer",
         "each request is answered at most once, with an answer that fits it",
+    ),
+    ("contract.once", "a request stands in the log once at most"),
+    (
+        "contract.error",
+        "an error is one that the request and the situation allow",
     ),
     (
         "contract.output",

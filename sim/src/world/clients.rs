@@ -379,7 +379,10 @@ impl World {
         let open = open.expect("a request that fits");
         match &result {
             Ok(response) => self.mark_reply(response),
-            Err(error) => self.mark_refusal(&open.call, error),
+            Err(error) => {
+                self.mark_refusal(&open.call, error);
+                self.judge_error(&open, error)?;
+            }
         }
         self.judge_lease(&open, &result)?;
         let mut answer = match &result {

@@ -270,6 +270,12 @@ impl World {
             self.heal_all();
             return Ok(true);
         }
+        for watcher in &self.watchers {
+            let missing = watcher.missing(&self.ledger);
+            self.facts.expect("watch.live", missing.is_none(), || {
+                missing.clone().unwrap_or_default()
+            })?;
+        }
         self.compare_endings()?;
         self.ask_for_images(self.settling_until_ns(), is_last)
     }

@@ -1,14 +1,18 @@
 //! What the oracles that follow the log of the whole cluster are told, turn by turn.
 
+use std::time::Duration;
+
 use quorate_core::boundary::Response;
 use quorate_core::error::RequestError;
 use quorate_core::types::MemberId;
+use quorate_proto::etcdserverpb as pb;
 
 use super::World;
 use super::clients::Answer;
 use super::machine::OpenRequest;
 use super::workload::Call;
 use crate::check::Violation;
+use crate::check::contract::{self, Asked};
 use crate::check::history::{self, Tampered};
 use crate::check::lease::Promise;
 use crate::load::Work;
@@ -37,6 +41,7 @@ impl World {
         let machine = &self.machines[&member];
         let process = machine.process.as_ref().expect("a running member");
         self.leases.on_rate(machine.clock.rate());
+        contract::check_once(&mut self.facts, &self.ledger, self.leases.seen() + 1)?;
         self.leases
             .follow(&mut self.facts, self.now_ns, &self.ledger)?;
         let applied = process.node.applied().0;
@@ -47,6 +52,23 @@ impl World {
         let span = (before, applied);
         self.leases
             .check_keys(&mut self.facts, &self.ledger, member, span, &view)
+    }
+
+    /// A member refuses a request.
+    pub(super) fn judge_error(
+        &mut self,
+        open: &OpenRequest,
+        error: &RequestError,
+    ) -> Result<(), Violation> {
+        let asked = match &open.call {
+            Call::Propose(request) => asked(request),
+            Call::Read(_) => Asked::Read,
+            Call::Renew(_) | Call::TimeToLive(_) => Asked::OfLeader,
+            _ => Asked::Other,
+        };
+        let waited = Duration::from_nanos(self.now_ns - open.came_ns);
+        let patience = self.options.request_timeout;
+        contract::check_error(&mut self.facts, asked, error, waited, patience)
     }
 
     /// A member answers what concerns a lease.
@@ -114,5 +136,15 @@ impl World {
             Tampered::Nothing => return Ok(()),
         });
         Ok(())
+    }
+}
+
+fn asked(request: &pb::InternalRaftRequest) -> Asked {
+    let is_txn = request.txn.is_some();
+    Asked::Proposal {
+        puts: is_txn || request.put.is_some(),
+        has_revision: is_txn || request.compaction.is_some(),
+        grants: request.lease_grant.is_some(),
+        revokes: request.lease_revoke.is_some(),
     }
 }

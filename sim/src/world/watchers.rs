@@ -28,6 +28,8 @@ pub(super) struct Watcher {
     /// The longest time that it does not read.
     think_ns: u64,
     target: Target,
+    /// How often it asks for progress or leaves, in a million times that it has read.
+    restless_ppm: u32,
     /// The only member that it asks, if it is one of those that look in the end whether each member tells of changes.
     home: Option<MemberId>,
     /// Events that it has heard since that end began.
@@ -62,6 +64,7 @@ impl Watcher {
         Self {
             think_ns: group.think_ns,
             target: group.target,
+            restless_ppm: work.restless_ppm,
             home: None,
             events: 0,
             start: Some(start),
@@ -266,6 +269,7 @@ impl World {
             let Some(response) = process.hub.next(stream, &view) else {
                 // The hub may name it again at once: reading far is done in slices.
                 self.turn_at(member, self.now_ns + 1_000);
+                self.has_left(member, number);
                 return Ok(());
             };
             let words = [6, member.0, number as u64];
@@ -294,8 +298,38 @@ impl World {
                 }
             }
         }
+        if self.has_left(member, number) {
+            return Ok(());
+        }
         self.pull_later(member, number);
         Ok(())
+    }
+
+    /// Now and then a watcher asks how far it is, or goes on at another member.
+    fn has_left(&mut self, member: MemberId, number: usize) -> bool {
+        let (now_ns, is_safety) = (self.now_ns, self.is_safety());
+        let watcher = &mut self.watchers[number];
+        let Some((_, stream)) = watcher.at.filter(|(at, _)| *at == member) else {
+            return true;
+        };
+        if !is_safety || !watcher.stream.chance(watcher.restless_ppm) {
+            return false;
+        }
+        if watcher.stream.chance(300_000) {
+            self.count("watcher left");
+            self.reconnect(member, stream, number);
+            return true;
+        }
+        let machine = self.machines.get_mut(&member).expect("a member");
+        let now = machine.clock.read(now_ns);
+        let process = machine.process.as_mut().expect("a running member");
+        let view = process.node.view();
+        let request = pb::WatchRequest {
+            request_union: Some(RequestUnion::ProgressRequest(pb::WatchProgressRequest {})),
+        };
+        process.hub.handle(now, stream, request, &view);
+        self.count("progress asked for");
+        false
     }
 
     fn reconnect(&mut self, member: MemberId, stream: StreamId, number: usize) {
