@@ -10,6 +10,7 @@ began=$SECONDS
 cargo sim-shell run --seeds 0..1
 echo "built in $((SECONDS - began)) s"
 cargo sim-shell run --seeds "0..$seeds" --jobs "$jobs"
+cargo sim-shell run scenarios/ --seeds 0..1 --jobs "$jobs"
 cargo sim-shell check-determinism --seeds "0..$((seeds / 4))" --jobs "$jobs"
 if [ -n "${FRESH:-}" ]; then
     cargo sim-shell run --seeds "$FRESH..$((FRESH + seeds))" --jobs "$jobs"
