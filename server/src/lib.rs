@@ -18,6 +18,7 @@
 
 pub mod auth;
 mod bootstrap;
+pub mod compactor;
 pub mod config;
 #[cfg(not(madsim))]
 #[expect(

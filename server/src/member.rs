@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::auth::Guard;
 use crate::bootstrap::{self, Beginning};
+use crate::compactor;
 use crate::config::{Config, texts};
 use crate::driver::clock::Clock;
 use crate::driver::consensus::{Consensus, Exits};
@@ -134,6 +135,8 @@ impl Member {
 
         core::install(dealer.deal());
         tokio::spawn(Home::current().run(core::tick_forever()));
+        let compacting = compactor::run(config.retention, Arc::clone(&state));
+        tokio::spawn(Home::current().run(compacting));
         let arrivals = Arc::new(Queue::default());
         let peers = start_peers(
             config,

@@ -179,9 +179,9 @@ fn check_url(url: &str) -> Result<(), String> {
         .map_or((&url[scheme.len()..], None), |(place, path)| {
             (place, Some(path))
         });
-    if !place
+    if place
         .rsplit_once(':')
-        .is_some_and(|(host, _)| !host.ends_with(':'))
+        .is_none_or(|(host, _)| host.ends_with(':'))
     {
         return Err(format!(
             "URL address does not have the form \"host:port\": {url}"

@@ -1,12 +1,14 @@
 //! Which settings fit together: etcd's checks in etcd's order and words, then what this version cannot do yet.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::flags::Support;
 use super::go_syntax::{duration_text, parse_duration};
 use super::settings::{Notice, Settings};
 use super::url::Url;
 use super::{ConfigError, LogConfig, LogLevel, LogOutput, Origin};
+use crate::compactor::Retention;
 
 /// Elections may not take longer.
 const ELECTION_MS_MAX: u64 = 50_000;
@@ -225,20 +227,32 @@ fn check_advertised(settings: &Settings, origin: Origin) -> Result<(), ConfigErr
 }
 
 fn check_compaction(settings: &Settings) -> Result<(), ConfigError> {
-    match settings.text("auto-compaction-mode").as_str() {
-        "periodic" | "revision" => {}
+    retention(settings).map(drop)
+}
+
+/// What is to be kept of the history. A number counts hours or revisions, as the mode says; a duration is one.
+pub(super) fn retention(settings: &Settings) -> Result<Retention, ConfigError> {
+    let text = settings.text("auto-compaction-retention");
+    let by_revisions = match settings.text("auto-compaction-mode").as_str() {
+        "periodic" => false,
+        "revision" => true,
         "" => return Err("undefined auto-compaction-mode".into()),
         other => return Err(format!("unknown auto-compaction-mode {other:?}").into()),
-    }
-    let retention = settings.text("auto-compaction-retention");
-    let is_number = retention.parse::<u32>().is_ok();
-    if !retention.is_empty() && !is_number && parse_duration(&retention).is_err() {
-        return Err(format!(
-            "error parsing CompactionRetention: time: invalid duration {retention:?}"
-        )
-        .into());
-    }
-    Ok(())
+    };
+    let number = text.parse::<u32>().ok();
+    let nanos = match number {
+        Some(number) if by_revisions => i64::from(number),
+        Some(hours) => i64::from(hours).saturating_mul(3_600_000_000_000),
+        None if text.is_empty() => 0,
+        None => parse_duration(&text).map_err(|_| {
+            format!("error parsing CompactionRetention: time: invalid duration {text:?}")
+        })?,
+    };
+    Ok(match u64::try_from(nanos) {
+        Ok(0) | Err(_) => Retention::All,
+        Ok(_) if by_revisions => Retention::Revisions(nanos),
+        Ok(nanos) => Retention::Time(Duration::from_nanos(nanos)),
+    })
 }
 
 fn check_tracing_and_gates(settings: &Settings) -> Result<(), ConfigError> {

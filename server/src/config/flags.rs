@@ -222,8 +222,8 @@ pub(crate) const FLAGS: &[Flag] = &[
     cluster("discovery-srv-name", Text, "", NotYet, "Suffix of the DNS service name."),
     cluster("strict-reconfig-check", Bool, "true", Works, "Refuse membership changes that would lose the quorum."),
     cluster("pre-vote", Bool, "true", Works, "Ask before an election, so that a returning member does not disturb."),
-    cluster("auto-compaction-retention", Text, "0", NotYet, "How much history to keep; 0 compacts nothing."),
-    cluster("auto-compaction-mode", Text, "periodic", NotYet, "Whether the retention is a time ('periodic') or a number of revisions ('revision')."),
+    cluster("auto-compaction-retention", Text, "0", Works, "How much history to keep; 0 compacts nothing."),
+    cluster("auto-compaction-mode", Text, "periodic", Works, "Whether the retention is a time ('periodic') or a number of revisions ('revision')."),
     cluster("v2-deprecation", Choice(&["write-only", "write-only-skip-check", "write-only-drop-data", "gone"]), "", NoEffect("there is no v2 store"), "Stage of the removal of the v2 store; deprecated."),
 
     security("cert-file", Text, "", "Certificate for clients."),

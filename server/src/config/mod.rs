@@ -35,6 +35,7 @@ pub use self::settings::{Notice, NoticeLevel};
 pub use self::url::{Scheme, Url, texts};
 
 use self::settings::{BadEnvironment, CommandLine, PREFIXES, Settings};
+use crate::compactor::Retention;
 
 /// The version of etcd that Quorate is, to clients, peers and tools.
 pub const ETCD_VERSION: &str = "3.7.1";
@@ -87,6 +88,8 @@ pub struct Config {
     pub election_ticks: u32,
     /// `--pre-vote`.
     pub pre_vote: bool,
+    /// `--auto-compaction-mode` and `--auto-compaction-retention`.
+    pub retention: Retention,
     /// `--strict-reconfig-check`.
     pub strict_reconfig_check: bool,
     /// `--max-learners`.
@@ -374,6 +377,7 @@ impl Config {
             election_ticks: u32::try_from(settings.unsigned("election-timeout") / heartbeat_ms)
                 .expect("the election timeout has an upper bound"),
             pre_vote: settings.bool("pre-vote"),
+            retention: checks::retention(settings)?,
             strict_reconfig_check: settings.bool("strict-reconfig-check"),
             max_learners: usize::try_from(settings.signed("max-learners")).unwrap_or(0),
             gates: settings.gates(),

@@ -139,6 +139,19 @@ impl kv_server::Kv for Kv {
     }
 }
 
+/// Compacts for this member itself. What is compacted already is done.
+pub(crate) async fn compact_here(revision: i64) -> Result<(), Status> {
+    let compaction = pb::CompactionRequest {
+        revision,
+        physical: false,
+    };
+    let fill = |internal: &mut pb::InternalRaftRequest| internal.compaction = Some(compaction);
+    match propose(&Caller::nobody(), fill).await {
+        Err(error) if error.message() == RequestError::Compacted.message() => Ok(()),
+        answer => answer.map(drop),
+    }
+}
+
 /// Reads a range: at once when it is small, on another thread when it could hold up the core.
 async fn read_range(range: pb::RangeRequest) -> Result<pb::RangeResponse, Status> {
     let state = core::state();

@@ -41,6 +41,7 @@ use tonic::{Code, Status};
 use tower::Service as _;
 
 pub(crate) use self::cluster::promote_for;
+pub(crate) use self::kv::compact_here;
 use self::measure::Call;
 use crate::state::ServerState;
 

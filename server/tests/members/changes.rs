@@ -48,9 +48,11 @@ async fn remove(asked: &Member, id: u64) {
     }
 }
 
-/// The one refusal that passes by itself; the pause only spares the processor.
+/// Refusals that pass by themselves; the pause only spares the processor.
 async fn wait_after(refusal: &Status, passing: &str) {
-    assert_eq!(refusal.message(), passing, "{refusal:?}");
+    // A learner that was just promoted may not have heard of it.
+    let known = [passing, "etcdserver: rpc not supported for learner"];
+    assert!(known.contains(&refusal.message()), "{refusal:?}");
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
 

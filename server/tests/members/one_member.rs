@@ -567,3 +567,29 @@ async fn a_second_process_cannot_have_the_data_or_the_port() {
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains("in use"), "{log}");
 }
+
+#[tokio::test]
+async fn old_revisions_are_compacted_by_time() {
+    let mut members = Member::cluster(1);
+    let flags = ["--auto-compaction-retention", "200ms"];
+    let mut member = members.remove(0).with(&flags);
+    member.start();
+    let mut kv = member.kv().await;
+    loop {
+        let put = pb::PutRequest {
+            key: Bytes::from_static(b"key"),
+            ..Default::default()
+        };
+        kv.put(put).await.expect("it serves");
+        let range = pb::RangeRequest {
+            key: Bytes::from_static(b"key"),
+            revision: 2,
+            ..Default::default()
+        };
+        if let Err(error) = kv.range(range).await {
+            let words = "etcdserver: mvcc: required revision has been compacted";
+            assert_eq!(error.message(), words);
+            return;
+        }
+    }
+}
