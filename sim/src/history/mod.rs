@@ -19,6 +19,7 @@
 mod compile;
 mod lines;
 mod search;
+mod state;
 #[cfg(test)]
 mod tests;
 

@@ -13,38 +13,11 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 
 use super::compile::{Action, Compiled, Condition, Known, Result as Found};
+use super::state::{ABSENT, State};
 use super::{Compared, Fault};
 
 /// Unknown writes that are supposed at most to explain one answer.
 const SUPPOSED_MAX: u32 = 8;
-/// Stands for no value: the key is absent.
-const ABSENT: u32 = u32::MAX;
-
-/// A key in a state.
-#[derive(Clone, Debug)]
-struct Key {
-    /// [`ABSENT`] if it is not there.
-    value: u32,
-    /// 0 if it is not there.
-    mod_revision: i64,
-    /// When it was put or deleted last.
-    changed: i64,
-    /// When somebody last saw exactly what it was; nothing can be supposed before.
-    observed: i64,
-    /// What somebody saw of it since: at this revision, this held or did not.
-    glimpses: Vec<(i64, Condition, bool)>,
-}
-
-/// One of the states that are possible.
-#[derive(Clone, Debug)]
-struct State {
-    keys: Vec<Key>,
-    /// The unknown operations that were supposed, as a set of bits, and the revisions that they have.
-    used: Vec<u64>,
-    slots: BTreeSet<i64>,
-    /// Of what can be compared: Zobrist's, so that each change costs two words.
-    hash: u128,
-}
 
 /// Unknown operations that may change a key, in the order of their floors.
 #[derive(Clone, Debug, Default)]
@@ -598,80 +571,6 @@ impl<'a> Group<'a> {
     }
 }
 
-impl State {
-    fn new(keys: usize, unknown: usize) -> Self {
-        let key = Key {
-            value: ABSENT,
-            mod_revision: 0,
-            changed: 0,
-            observed: 0,
-            glimpses: Vec::new(),
-        };
-        Self {
-            keys: vec![key; keys],
-            used: vec![0; unknown.div_ceil(64)],
-            slots: BTreeSet::new(),
-            hash: 0,
-        }
-    }
-
-    fn is_used(&self, unknown: u32) -> bool {
-        self.used[unknown as usize / 64] >> (unknown % 64) & 1 == 1
-    }
-
-    fn use_up(&mut self, unknown: u32, slot: i64) {
-        self.used[unknown as usize / 64] |= 1 << (unknown % 64);
-        self.slots.insert(slot);
-        self.hash ^= mix(u64::MAX, u64::from(unknown), slot as u64);
-    }
-
-    /// An answered write.
-    fn set(&mut self, place: usize, value: u32, revision: i64) {
-        let key = &mut self.keys[place];
-        self.hash ^= key.word(place);
-        key.value = value;
-        key.mod_revision = if value == ABSENT { 0 } else { revision };
-        key.changed = revision;
-        key.glimpses.clear();
-        self.hash ^= key.word(place);
-    }
-
-    /// A supposed write; `false` if it contradicts what was seen since.
-    fn set_unseen(&mut self, place: usize, value: u32, slot: i64) -> bool {
-        let key = &mut self.keys[place];
-        self.hash ^= key.word(place);
-        key.value = value;
-        key.mod_revision = if value == ABSENT { 0 } else { slot };
-        key.changed = slot;
-        self.hash ^= key.word(place);
-        let key = &self.keys[place];
-        let mut later = key.glimpses.iter().filter(|(at, ..)| *at >= slot);
-        later.all(|(_, condition, held)| key.holds(*condition) == *held)
-    }
-}
-
-impl Key {
-    fn holds(&self, condition: Condition) -> bool {
-        match condition {
-            Condition::ModRevision(revision) => self.mod_revision == revision,
-            Condition::Value(value) => self.value == value,
-        }
-    }
-
-    fn see(&mut self, revision: i64) {
-        self.observed = self.observed.max(revision);
-        self.glimpses.clear();
-    }
-
-    fn word(&self, place: usize) -> u128 {
-        if self.changed == 0 {
-            return 0;
-        }
-        let value = u64::from(self.value) << 32 | place as u64;
-        mix(value, self.mod_revision as u64, self.changed as u64)
-    }
-}
-
 impl Known {
     fn chosen(&self) -> &[Action] {
         if self.succeeded {
@@ -680,15 +579,4 @@ impl Known {
             &self.wanted.failure
         }
     }
-}
-
-/// A word for a fact, as good as drawn.
-fn mix(one: u64, two: u64, three: u64) -> u128 {
-    let mut word = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835_u128;
-    for part in [one, two, three] {
-        word ^= u128::from(part);
-        word = word.wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645);
-        word ^= word >> 64;
-    }
-    word
 }
