@@ -24,6 +24,10 @@ use quorate_proto::raftpb::{Message, MessageType};
 
 use crate::random::{Purpose, Stream};
 
+/// What would wait longer for bandwidth finds the lane full: a narrow link must not be late for minutes after it has
+/// become wide.
+const WAIT_NS_MAX: u64 = 1_000_000_000;
+
 /// How bad the network of a run is.
 #[derive(Clone, Copy, Debug)]
 pub struct NetworkOptions {
@@ -195,7 +199,11 @@ impl Network {
             counts.cut += 1;
             return Sent::default();
         }
-        if *room >= options.queue_max {
+        let waits_ns = match link.bandwidth {
+            0 => 0,
+            _ => link.free_ns.saturating_sub(now_ns),
+        };
+        if *room >= options.queue_max || waits_ns > WAIT_NS_MAX {
             counts.refused += 1;
             return Sent {
                 is_refused: true,
@@ -522,6 +530,21 @@ mod tests {
         let last = (0..10).map(|_| network.send(0, A, B, &ping).first.unwrap().at_ns);
         assert!(last.max().unwrap() >= 10 * length * 1_000_000_000 / 100);
         assert_eq!(network.counts().queued, 9);
+    }
+
+    #[test]
+    fn a_narrow_link_refuses_what_would_wait_for_long() {
+        let mut network = Network::new(1, GOOD);
+        network.afflict(0, A, B, Ill::Narrow(100));
+        let ping = message(MessageType::MsgHeartbeat, 7);
+        let sent: Vec<_> = (0..100).map(|_| network.send(0, A, B, &ping)).collect();
+        assert!(sent[0].first.is_some());
+        assert!(sent[99].is_refused);
+        let last = sent
+            .iter()
+            .filter_map(|it| it.first.as_ref())
+            .map(|it| it.at_ns);
+        assert!(last.max().unwrap() < 2 * WAIT_NS_MAX);
     }
 
     #[test]

@@ -108,6 +108,8 @@ pub enum Kind {
     Transfer,
     /// The machine is gone, with its disk. Somebody removes the member, and adds another one in its place.
     LostDisk,
+    /// A member that works is removed, and another one is added in its place.
+    ReplaceMember,
 }
 
 /// Which files rot.
@@ -265,6 +267,7 @@ pub const KINDS: &[&str] = &[
     "wall-jump",
     "transfer",
     "lost-disk",
+    "replace-member",
 ];
 
 /// Kinds that come less often than the others where they come at all: each of them costs the cluster a lot.
@@ -277,6 +280,7 @@ const RARE: &[&str] = &[
     "lost-write",
     "misdirected-write",
     "lost-disk",
+    "replace-member",
 ];
 /// The leader is hit more often than chance would have it, in a million.
 const LEADER_PPM: u32 = 350_000;
@@ -377,6 +381,7 @@ pub fn draw_kind(stream: &mut Stream, name: &str, members: u64, length_ns: u64) 
         }
         "transfer" => Kind::Transfer,
         "lost-disk" => Kind::LostDisk,
+        "replace-member" => Kind::ReplaceMember,
         other => unreachable!("{other} is no kind of fault"),
     }
 }
@@ -427,6 +432,7 @@ impl Kind {
             Self::WallJump(_) => "wall-jump",
             Self::Transfer => "transfer",
             Self::LostDisk => "lost-disk",
+            Self::ReplaceMember => "replace-member",
         }
     }
 
@@ -443,6 +449,7 @@ impl Kind {
                 | Self::WallJump(_)
                 | Self::Transfer
                 | Self::LostDisk
+                | Self::ReplaceMember
         )
     }
 }

@@ -169,6 +169,7 @@ const FORMS: &[Form] = &[
     },
     form("transfer", Length::Moment),
     form("lost-disk", Length::Moment),
+    form("replace-member", Length::Moment),
 ];
 
 /// What the faults of a scenario are read against.

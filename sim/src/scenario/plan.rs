@@ -220,6 +220,7 @@ impl FaultSpec {
             "wall-jump" => Kind::WallJump(number("by") / MILLISECOND),
             "transfer" => Kind::Transfer,
             "lost-disk" => Kind::LostDisk,
+            "replace-member" => Kind::ReplaceMember,
             other => unreachable!("{other} is no kind of fault"),
         }
     }

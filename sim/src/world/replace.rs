@@ -1,5 +1,5 @@
-//! A machine that is gone for good, and somebody who puts another member in its place, as an operator would: the lost
-//! one is removed, a new one is added as a learner and promoted as soon as the leader agrees.
+//! A machine that is gone for good, or is to go, and somebody who puts another member in its place, as an operator would: the
+//! one that goes is removed, a new one is added as a learner and promoted as soon as the leader agrees.
 //!
 //! One at a time: two lost disks of three are more than a cluster can bear. The operator asks again and again until
 //! what he wants stands in the log, also while everything heals.
@@ -19,6 +19,9 @@ use crate::random::{Purpose, Stream};
 /// How long the operator waits before he looks, and asks, again.
 const PATIENCE_NS: u64 = 150_000_000;
 
+/// How often a removed member is switched off when somebody looks, in a million.
+const SWITCHED_OFF_PPM: u32 = 100_000;
+
 /// A place that another member takes.
 pub(super) struct Replacement {
     lost: MemberId,
@@ -33,17 +36,20 @@ impl World {
         self.replacements.iter().all(|it| it.is_done)
     }
 
-    /// A machine is gone with its disk. `false` if the cluster could not bear that.
-    pub(super) fn lose_for_good(&mut self, member: MemberId) -> bool {
+    /// Another member is to take the place of one, whose machine may be gone with its disk. `false` if the cluster could
+    /// not bear that.
+    pub(super) fn begin_replacement(&mut self, member: MemberId, is_gone: bool) -> bool {
         // Those that are left may go by the members before the last change: with two lost disks of three they may be one
         // of two then.
         let bearable = (self.options.members as usize - 1) / 2;
         if !self.are_replaced() || self.replacements.len() >= bearable {
             return false;
         }
-        self.go_dark(member);
-        let machine = self.machines.get_mut(&member).expect("a member");
-        machine.is_lost = true;
+        if is_gone {
+            self.go_dark(member);
+            let machine = self.machines.get_mut(&member).expect("a member");
+            machine.is_lost = true;
+        }
         let number = self.machines.len() as u64 + 1;
         let peer_urls = vec![format!("http://10.0.0.{number}:2380")];
         let new = MemberRecord {
@@ -53,7 +59,7 @@ impl World {
             client_urls: Vec::new(),
             is_learner: true,
         };
-        self.note("is gone, its place goes to", member, new.id.0);
+        self.note("gives its place to", member, new.id.0);
         let mut machine = Machine::new(self.seed, number, &self.options);
         machine.joins = true;
         // Nobody starts it before it is added.
@@ -76,6 +82,14 @@ impl World {
         let Replacement { lost, new, .. } = &self.replacements[place];
         let (lost, new) = (*lost, new.clone());
         let members = self.raft.history.last();
+        if !members.voters.contains(&lost) && !self.machines[&lost].is_lost {
+            // Sooner or later it is switched off, whether it has heard of its removal or not.
+            let is_added = members.voters.contains(&new.id);
+            if self.replacements[place].stream.chance(SWITCHED_OFF_PPM) || is_added {
+                self.switch_off(lost);
+            }
+        }
+        let members = self.raft.history.last();
         let change = if members.voters.contains(&lost) {
             Some(MembersChange::Remove(lost))
         } else if members.voters.contains(&new.id) {
@@ -95,6 +109,19 @@ impl World {
         let pause_ns = self.replacements[place].stream.with_tail(PATIENCE_NS);
         self.at(self.now_ns + pause_ns, Event::Replace(place));
         Ok(())
+    }
+
+    /// Whether a member is none any more.
+    pub(super) fn is_removed(&self, member: MemberId) -> bool {
+        let members = self.raft.history.last();
+        !members.voters.contains(&member) && !members.learners.contains(&member)
+    }
+
+    /// A member that was removed ends.
+    pub(super) fn switch_off(&mut self, member: MemberId) {
+        self.count("removed member switched off");
+        self.crash(member);
+        self.machines.get_mut(&member).expect("a member").is_lost = true;
     }
 
     /// The new member has been added: its process begins.

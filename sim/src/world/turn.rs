@@ -174,6 +174,10 @@ impl World {
             Output::Checkpoint(job) => self.want_checkpoint(member, job),
             Output::Reply { ticket, result } => self.on_reply(member, ticket, result)?,
             Output::StoreAdvanced | Output::Peers(_) | Output::Token(_) => {}
+            Output::Stop(_) if self.is_removed(member) => {
+                self.count("removed member said farewell");
+                self.switch_off(member);
+            }
             Output::Stop(reason) => {
                 // No request of a run makes a member stop.
                 return Err(Violation::new(

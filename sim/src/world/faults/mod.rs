@@ -146,7 +146,8 @@ impl World {
                 machine.clock.freeze(now_ns);
             }
             Kind::Transfer => self.transfer_leadership(member),
-            Kind::LostDisk => return Ok(self.lose_for_good(member)),
+            Kind::LostDisk => return Ok(self.begin_replacement(member, true)),
+            Kind::ReplaceMember => return Ok(self.begin_replacement(member, false)),
             Kind::ClockRate(rate) => {
                 let now_ns = self.now_ns;
                 let machine = self.machines.get_mut(&member).expect("a member");
