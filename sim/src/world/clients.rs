@@ -381,7 +381,7 @@ impl World {
             Ok(response) => self.mark_reply(response),
             Err(error) => {
                 self.mark_refusal(&open.call, error);
-                self.judge_error(&open, error)?;
+                self.judge_error(member, &open, error)?;
             }
         }
         self.judge_lease(&open, &result)?;

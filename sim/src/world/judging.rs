@@ -57,9 +57,13 @@ impl World {
     /// A member refuses a request.
     pub(super) fn judge_error(
         &mut self,
+        member: MemberId,
         open: &OpenRequest,
         error: &RequestError,
     ) -> Result<(), Violation> {
+        if *error == RequestError::Stopped && self.is_removed(member) {
+            return Ok(()); // It says so to all who wait, and ends.
+        }
         let asked = match &open.call {
             Call::Propose(request) => asked(request),
             Call::Read(_) => Asked::Read,
