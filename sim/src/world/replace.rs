@@ -121,6 +121,7 @@ impl World {
     pub(super) fn switch_off(&mut self, member: MemberId) {
         self.count("removed member switched off");
         self.crash(member);
+        self.leave_home(member);
         self.machines.get_mut(&member).expect("a member").is_lost = true;
     }
 

@@ -166,6 +166,13 @@ impl World {
         }
     }
 
+    /// A member is gone for good: its own watch goes on elsewhere.
+    pub(super) fn leave_home(&mut self, member: MemberId) {
+        for watcher in &mut self.watchers {
+            watcher.home = watcher.home.filter(|home| *home != member);
+        }
+    }
+
     /// Whether a member has told its own watch of a change.
     pub(super) fn has_told(&self, member: MemberId) -> bool {
         let mut own = self.watchers.iter().filter(|it| it.home == Some(member));
