@@ -117,7 +117,9 @@ impl Shadow {
         }
         let is_past = term < self.hard_state.term;
         let reached = self.reached.get(&term).copied().unwrap_or(0);
-        is_past && reached.max(self.durable.last()) >= index
+        // One write may hold what a later leader made of the log, and the acknowledgement of what that took back.
+        let is_replaced = self.durable.term(self.durable.last()) > Some(term);
+        is_past && (is_replaced || reached.max(self.durable.last()) >= index)
     }
 
     /// The member starts anew from what its disk holds: the entries that its checkpoint stands for, and those after.
