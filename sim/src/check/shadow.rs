@@ -172,17 +172,14 @@ mod tests {
         assert!(!shadow.emit(&write(4, &[(5, 3)]), None), "a gap");
     }
 
-    #[test]
-    fn what_one_sync_wrote_and_took_back_was_there() {
+    /// A log of three entries of term 1, and what came in term 2, in one sync.
+    fn in_one_sync(second: &[(u64, u64)]) -> Shadow {
         let mut shadow = Shadow::default();
-        let state = |term| {
-            Some(HardState {
+        for (number, term, entries) in [(1, 1, &[(1, 1), (2, 1), (3, 1)][..]), (2, 2, second)] {
+            let hard_state = Some(HardState {
                 term,
                 ..HardState::default()
-            })
-        };
-        for (number, term, entries) in [(1, 1, &[(1, 1), (2, 1), (3, 1)][..]), (2, 2, &[(2, 2)])] {
-            let hard_state = state(term);
+            });
             assert!(shadow.emit(
                 &Write {
                     hard_state,
@@ -193,8 +190,20 @@ mod tests {
         }
         assert!(!shadow.has_reached(1, 3), "not yet");
         shadow.written(WriteNumber(2));
-        assert!(shadow.has_reached(1, 3) && !shadow.has_reached(1, 4));
+        shadow
+    }
+
+    #[test]
+    fn what_one_sync_wrote_and_took_back_was_there() {
+        let shadow = in_one_sync(&[(2, 2)]);
+        assert!(shadow.has_reached(1, 3));
         assert!(shadow.has_reached(2, 2) && !shadow.has_reached(2, 3));
         assert!(!shadow.has_reached(3, 1), "a term that is not on the disk");
+    }
+
+    #[test]
+    fn what_no_later_leader_took_back_must_be_there() {
+        let shadow = in_one_sync(&[]);
+        assert!(shadow.has_reached(1, 3) && !shadow.has_reached(1, 4));
     }
 }
