@@ -52,7 +52,7 @@ impl Node {
         };
         match entry.get_entry_type() {
             eraftpb::EntryType::EntryNormal if entry.data.is_empty() => {
-                self.on_leader_entry(entry.term);
+                self.on_empty_entry(Term(entry.term));
                 Ok(())
             }
             eraftpb::EntryType::EntryNormal => {
@@ -71,9 +71,13 @@ impl Node {
         }
     }
 
-    /// The entry that a leader begins its term with: everything of earlier terms is applied now.
-    fn on_leader_entry(&mut self, term: u64) {
-        if self.consensus.is_leader() && self.consensus.term() == Term(term) {
+    /// An entry without content. The first one of a term is what its leader begins with: everything of earlier terms is
+    /// applied now. Later ones stand where raft-rs refused a change of the members, and mean nothing: to begin the
+    /// leases' time once more would take back what was promised to end.
+    fn on_empty_entry(&mut self, term: Term) {
+        let leads = self.consensus.is_leader() && self.consensus.term() == term;
+        if leads && self.leadership.promoted != Some(term) {
+            self.leadership.promoted = Some(term);
             let extend = self.config.tick * self.config.election_ticks;
             self.state.lessor.promote(self.now, extend);
         }

@@ -10,7 +10,7 @@ use super::{ETCD_VERSION, Node, nanos};
 use crate::apply::State;
 use crate::boundary::{Output, Response, SnapshotRecord};
 use crate::error::RequestError;
-use crate::types::{Index, MemberId, Ticket, Time};
+use crate::types::{Index, MemberId, Term, Ticket, Time};
 
 /// An own proposal that had no effect for this long is made again.
 const PROPOSAL_RETRY: Duration = Duration::from_secs(2);
@@ -30,6 +30,8 @@ pub(super) struct Leadership {
     /// When the present leader was first seen.
     pub(super) elected: Time,
     pub(super) changes: u64,
+    /// The term in which this member, leading, has begun to let leases end.
+    pub(super) promoted: Option<Term>,
     /// Hand-overs under way: (ticket, to whom, until when).
     pub(super) transfers: Vec<(Ticket, MemberId, Time)>,
 }
@@ -40,6 +42,7 @@ impl Leadership {
             leader: None,
             elected: now,
             changes: 0,
+            promoted: None,
             transfers: Vec::new(),
         }
     }
@@ -178,6 +181,7 @@ impl Node {
         }
         if !self.consensus.is_leader() && self.state.lessor.is_leader() {
             self.state.lessor.demote();
+            self.leadership.promoted = None;
         }
         let transfers = std::mem::take(&mut self.leadership.transfers);
         for (ticket, target, until) in transfers {

@@ -159,13 +159,9 @@ fn a_request_without_a_quorum_times_out_with_etcds_error() {
     );
 }
 
-#[test]
-fn a_lease_ends_by_the_leaders_clock_and_takes_its_keys_along() {
-    let mut cluster = Cluster::new(3);
-    let leader = cluster.leader();
-    let grant = cluster.grant(leader, 77, 3);
-    cluster.answer(grant).unwrap();
-    let put = cluster.request(leader, |ticket| {
+/// Puts the key "leased" with lease 77.
+fn put_leased(cluster: &mut Cluster, id: u64) {
+    let put = cluster.request(id, |ticket| {
         let header = Some(pb::RequestHeader {
             id: ticket,
             ..Default::default()
@@ -185,22 +181,56 @@ fn a_lease_ends_by_the_leaders_clock_and_takes_its_keys_along() {
         ))
     });
     cluster.answer(put).unwrap();
+}
+
+/// Whether the key is gone on all members.
+fn is_leased_gone(cluster: &Cluster) -> bool {
+    let key = pb::RangeRequest {
+        key: Bytes::from_static(b"leased"),
+        ..Default::default()
+    };
+    cluster
+        .nodes
+        .values()
+        .all(|node| node.view().range(&key).unwrap().kvs.is_empty())
+}
+
+#[test]
+fn a_lease_ends_by_the_leaders_clock_and_takes_its_keys_along() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.leader();
+    let grant = cluster.grant(leader, 77, 3);
+    cluster.answer(grant).unwrap();
+    put_leased(&mut cluster, leader);
     let granted = cluster.now;
     assert!(cluster.read(leader, "leased").is_some());
-    cluster.run_until("the end of the lease", |cluster| {
-        let key = pb::RangeRequest {
-            key: Bytes::from_static(b"leased"),
-            ..Default::default()
-        };
-        cluster
-            .nodes
-            .values()
-            .all(|node| node.view().range(&key).unwrap().kvs.is_empty())
-    });
+    cluster.run_until("the end of the lease", is_leased_gone);
     assert!(
         cluster.now.since(granted) >= Duration::from_millis(2_900),
         "not before its time"
     );
+}
+
+#[test]
+fn an_empty_entry_in_the_middle_of_a_term_prolongs_no_lease() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.leader();
+    let grant = cluster.grant(leader, 77, 3);
+    cluster.answer(grant).unwrap();
+    put_leased(&mut cluster, leader);
+    let granted = cluster.now;
+    cluster.run_until("most of its time is over", |cluster| {
+        cluster.now.since(granted) >= Duration::from_secs(2)
+    });
+    // raft-rs puts such an entry where it refuses a change of the members.
+    let applied = cluster.status(leader).applied;
+    cluster.request(leader, |_| Request::Propose(Bytes::new()));
+    cluster.run_until("it is applied", |cluster| {
+        cluster.status(leader).applied > applied
+    });
+    cluster.run_until("the end of the lease", is_leased_gone);
+    let lasted = cluster.now.since(granted);
+    assert!(lasted < Duration::from_secs(4), "{lasted:?}");
 }
 
 #[test]
