@@ -31,8 +31,9 @@ use crate::trace::line;
 
 /// The network's name for what makes those outside of the core ill.
 const OUTSIDE: usize = usize::MAX;
-/// The links of a slow member take about this long at most: longer than a member waits before it asks for a read anew.
-const SLOW_NS_MAX: u64 = 300_000_000;
+/// The links of a slow member take about this long at most. A read then needs longer than a member waits before it asks
+/// anew, and less than a client waits: it takes four such ways, each with its tail.
+const SLOW_NS_MAX: u64 = 100_000_000;
 /// A leader must stay for so many election timeouts.
 const STABLE_ELECTIONS: u64 = 2;
 /// Leases from this number on are asked for by settling.
@@ -161,7 +162,7 @@ impl World {
         if self.machines[&member].disk.is_spoilt() {
             fate = 0; // It might lead, and have nothing whole to send to a member of the core that is far behind.
         }
-        let slowness = (SLOW_NS_MAX / self.options.network.delay_ns).clamp(1, 60);
+        let slowness = (SLOW_NS_MAX / self.options.network.delay_ns).clamp(1, 20);
         self.note("stays outside of the core", member, fate);
         if fate == 0 {
             self.crash(member);
