@@ -114,8 +114,45 @@ struct Lease {
     expiry: Time,
     /// When to note the remaining TTL; [`Time::NEVER`] when it is not to be noted.
     checkpoint_at: Time,
-    /// Whether a note was handed out that may still be applied.
-    noting: bool,
+    /// Notes and what takes them back that are on their way through the log.
+    underway: Underway,
+}
+
+/// The checkpoints of a lease that were handed out to be proposed, and may still be applied. One that was dropped on
+/// the way is never seen again, so the counts may be too high (a renewal then asks for one clearing too many), but
+/// they are never too low.
+#[derive(Clone, Copy, Debug, Default)]
+struct Underway {
+    /// Notes of what is left.
+    notes: u32,
+    /// Clearings, which take a note back.
+    clearings: u32,
+    /// How many of the clearings are in the log before the newest of the notes, so that they do not take it back.
+    before_newest_note: u32,
+}
+
+impl Underway {
+    fn note(&mut self) {
+        self.notes += 1;
+        self.before_newest_note = self.clearings;
+    }
+
+    fn clear(&mut self) {
+        self.clearings += 1;
+    }
+
+    fn applied(&mut self, remaining_ttl: i64) {
+        if remaining_ttl > 0 {
+            self.notes = self.notes.saturating_sub(1);
+            return;
+        }
+        self.clearings = self.clearings.saturating_sub(1);
+        if self.before_newest_note > 0 {
+            self.before_newest_note -= 1;
+        } else {
+            self.notes = 0;
+        }
+    }
 }
 
 impl Lease {
@@ -125,7 +162,7 @@ impl Lease {
             remaining_ttl,
             expiry: Time::NEVER,
             checkpoint_at: Time::NEVER,
-            noting: false,
+            underway: Underway::default(),
         }
     }
 }
@@ -216,7 +253,7 @@ impl Lessor {
             return;
         };
         lease.remaining_ttl = remaining_ttl;
-        lease.noting = false;
+        lease.underway.applied(remaining_ttl);
         self.schedule_checkpoint(now, id);
     }
 
@@ -256,7 +293,8 @@ impl Lessor {
         if lease.expiry <= now {
             return Renewal::Expired;
         }
-        if lease.remaining_ttl > 0 || lease.noting {
+        if lease.remaining_ttl > 0 || lease.underway.notes > 0 {
+            lease.underway.clear();
             return Renewal::ClearFirst(pb::LeaseCheckpoint {
                 id: id.0,
                 remaining_ttl: 0,
@@ -334,7 +372,7 @@ impl Lessor {
             let noted = self.config.checkpoint
                 && seconds(lease.left_at_promotion(ttl_min)) > CHECKPOINT_INTERVAL;
             lease.expiry = expiry;
-            lease.noting = false;
+            lease.underway = Underway::default();
             lease.checkpoint_at = if noted {
                 now.after(CHECKPOINT_INTERVAL)
             } else {
@@ -377,7 +415,7 @@ impl Lessor {
             let remaining_ttl =
                 i64::try_from(left.as_nanos().div_ceil(1_000_000_000)).expect("a TTL fits");
             if !left.is_zero() && remaining_ttl < lease.ttl {
-                lease.noting = true;
+                lease.underway.note();
                 notes.push(pb::LeaseCheckpoint {
                     id: id.0,
                     remaining_ttl,
