@@ -119,7 +119,12 @@ impl World {
         }
         let mut core = BTreeSet::new();
         let size = self.healing.between(quorum as u64, left.len() as u64) as usize;
-        while core.len() < size {
+        while core.len() < size || !self.has_quorum(&core) {
+            if left.is_empty() {
+                self.count("no core could work alone");
+                self.heal_all();
+                return Ok(());
+            }
             let place = self.healing.below(left.len() as u64) as usize;
             core.insert(left.swap_remove(place));
         }
@@ -133,6 +138,21 @@ impl World {
         self.count("core healed alone");
         self.begin_settling(core, true, false);
         Ok(())
+    }
+
+    /// Whether these have a quorum by whatever configuration any of them goes by. A change of members binds who has
+    /// applied it: who has not elects by the members before, and a voter that was just promoted counts for nothing there.
+    fn has_quorum(&self, core: &BTreeSet<MemberId>) -> bool {
+        let oldest = core.iter().map(|member| {
+            let machine = &self.machines[member];
+            // One that begins anew goes by its checkpoint first.
+            match &machine.process {
+                Some(process) => process.node.applied().0,
+                None => machine.image_index,
+            }
+        });
+        let mut binding = self.raft.history.since(oldest.min().unwrap_or(0));
+        binding.all(|members| members.have_quorum(|it| core.contains(&it)))
     }
 
     /// Those whose disks are as they should be.
