@@ -25,7 +25,7 @@ use quorate_proto::raftpb::{EntryType, Message, MessageType};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, sleep, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -252,15 +252,16 @@ impl LocalNode for Bare {
 /// The cluster and the ids that etcd gave itself and us.
 async fn learn_ids(at: &Endpoint, our_url: &str) -> (ClusterId, MemberId, MemberId) {
     let client = PeerClient::new(Duration::from_secs(1));
+    let mut attempts = interval(Duration::from_millis(20));
     let learnt = timeout(PATIENCE, async {
         loop {
+            attempts.tick().await;
             if let Ok((cluster, members)) = client.members(at).await {
                 let (ours, theirs): (Vec<_>, Vec<_>) = members
                     .into_iter()
                     .partition(|member| member.peer_urls == [our_url]);
                 return (cluster, MemberId(ours[0].id), MemberId(theirs[0].id));
             }
-            sleep(Duration::from_millis(20)).await;
         }
     });
     learnt.await.expect("etcd answers")
@@ -321,8 +322,9 @@ async fn a_real_etcd_leads_us_over_both_streams() {
     let client_url = etcd.client_url.clone();
     follower
         .follow(async {
+            let mut looks = interval(Duration::from_millis(10));
             while transport.statuses()[0].streams != [true, true] {
-                sleep(Duration::from_millis(10)).await;
+                looks.tick().await;
             }
             let mut kv = KvClient::connect(client_url.clone())
                 .await

@@ -13,6 +13,8 @@
 //! answered, and a new leader starts over with the whole TTL (or what a checkpoint left of it) plus an election
 //! timeout. This module proposes nothing itself, deletes no key, and never reads a clock.
 
+#[cfg(test)]
+mod never_early;
 mod schedule;
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,8 @@ mod endpoint;
 mod identity;
 mod json;
 mod lane;
+mod link;
+mod picker;
 mod pipeline;
 mod probe;
 mod reader;

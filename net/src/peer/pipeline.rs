@@ -14,8 +14,9 @@ use tokio::sync::Notify;
 
 use super::client::{CallError, PROTOBUF, call};
 use super::limits::{ANSWER_BYTES_MAX, PIPELINE_MESSAGES_MAX};
+use super::picker::EndpointPicker;
 use super::status::Status;
-use super::transport::{EndpointPicker, PeerEvent, Shared};
+use super::transport::{PeerEvent, Shared};
 
 /// A short queue that a few workers empty.
 #[derive(Debug, Default)]

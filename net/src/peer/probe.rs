@@ -10,8 +10,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::client::call;
 use super::limits::{ANSWER_BYTES_MAX, PROBE_INTERVAL};
+use super::picker::EndpointPicker;
 use super::status::Status;
-use super::transport::{EndpointPicker, Shared};
+use super::transport::Shared;
 
 /// The path that answers probes.
 pub(crate) const PATH: &str = "/raft/probing";

@@ -18,8 +18,9 @@ use super::codec::{Decoder, Stream};
 use super::endpoint::Endpoint;
 use super::identity::{X_RAFT_TO, hex};
 use super::limits::{ANSWER_BYTES_MAX, IO_TIMEOUT, READ_BATCH_BYTES, REDIAL_INTERVAL};
+use super::picker::EndpointPicker;
 use super::status::Status;
-use super::transport::{EndpointPicker, PeerEvent, Shared};
+use super::transport::{PeerEvent, Shared};
 
 /// Keeps one stream from one peer open.
 #[derive(Debug)]

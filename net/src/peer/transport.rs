@@ -24,9 +24,8 @@ use http::{HeaderMap, HeaderValue};
 use quorate_core::boundary::Peer;
 use quorate_core::{LeaseId, MemberId};
 use quorate_proto::etcdserverpb as pb;
-use quorate_proto::raftpb::{Message, MessageType};
+use quorate_proto::raftpb::Message;
 use tokio::runtime::Handle;
-use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
 use super::client::{CallError, PeerClient};
@@ -34,12 +33,11 @@ use super::codec::Stream;
 use super::endpoint::{Endpoint, HttpClient, http_client};
 use super::identity::Identity;
 use super::json::Versions;
-use super::lane::{Lane, LaneBody, Offer};
-use super::limits::{PIPELINE_WORKERS, REMOTES_MAX};
-use super::pipeline::{self, Pipeline};
+use super::lane::LaneBody;
+use super::limits::REMOTES_MAX;
+use super::link::{Link, Remote, Way};
 use super::snapshot::{self, SnapshotClient};
-use super::status::{PeerStatus, Status};
-use super::{probe, reader};
+use super::status::PeerStatus;
 
 /// What the transport tells the member.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,7 +77,7 @@ pub(crate) struct Shared {
     pub(crate) headers: HeaderMap,
     pub(crate) client: PeerClient,
     pub(crate) dial_timeout: Duration,
-    runtime: Handle,
+    pub(super) runtime: Handle,
     events: Box<dyn Fn(Vec<PeerEvent>) + Send + Sync>,
 }
 
@@ -88,35 +86,6 @@ struct Peers {
     members: BTreeMap<MemberId, Link>,
     /// Senders that this member does not know yet; they are answered by POST only.
     remotes: BTreeMap<MemberId, Remote>,
-}
-
-/// Everything that belongs to one peer; dropping it ends its tasks and streams.
-#[derive(Debug)]
-struct Link {
-    urls: Vec<String>,
-    picker: Arc<EndpointPicker>,
-    status: Arc<Status>,
-    msgapp: Arc<Lane>,
-    message: Arc<Lane>,
-    pipeline: Arc<Pipeline>,
-    _tasks: Tasks,
-}
-
-#[derive(Debug)]
-struct Remote {
-    pipeline: Arc<Pipeline>,
-    _tasks: Tasks,
-}
-
-/// Ends its tasks when dropped.
-#[derive(Debug)]
-struct Tasks(Vec<AbortHandle>);
-
-/// The ways to a peer, as far as waking goes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Lane(Stream),
-    Pipeline,
 }
 
 impl Transport {
@@ -288,27 +257,19 @@ impl Transport {
         learner: MemberId,
         token: Option<HeaderValue>,
     ) -> Result<Vec<pb::Member>, CallError> {
-        let mut result = Err(CallError::UnknownMember);
-        for endpoint in self.endpoints(leader) {
-            let client = &self.shared.client;
-            result = client.promote(&endpoint, learner, token.clone()).await;
-            if !matches!(result, Err(CallError::Unreachable(_))) {
-                return result;
-            }
-        }
-        result
+        self.ask(leader, |client, endpoint| {
+            let token = token.clone();
+            async move { client.promote(&endpoint, learner, token).await }
+        })
+        .await
     }
 
     /// Renews a lease at the leader; the TTL in seconds.
     pub async fn lease_renew(&self, leader: MemberId, id: LeaseId) -> Result<i64, CallError> {
-        let mut result = Err(CallError::UnknownMember);
-        for endpoint in self.endpoints(leader) {
-            result = self.shared.client.lease_renew(&endpoint, id).await;
-            if !matches!(result, Err(CallError::Unreachable(_))) {
-                return result;
-            }
-        }
-        result
+        self.ask(leader, |client, endpoint| async move {
+            client.lease_renew(&endpoint, id).await
+        })
+        .await
     }
 
     /// Asks the leader for the remaining time of a lease and, if `keys`, for its keys.
@@ -318,13 +279,24 @@ impl Transport {
         id: LeaseId,
         keys: bool,
     ) -> Result<pb::LeaseTimeToLiveResponse, CallError> {
+        self.ask(leader, |client, endpoint| async move {
+            client.lease_time_to_live(&endpoint, id, keys).await
+        })
+        .await
+    }
+
+    /// Asks a member at one endpoint after the other, until one can be reached.
+    async fn ask<T, F>(
+        &self,
+        member: MemberId,
+        call: impl Fn(PeerClient, Endpoint) -> F,
+    ) -> Result<T, CallError>
+    where
+        F: Future<Output = Result<T, CallError>>,
+    {
         let mut result = Err(CallError::UnknownMember);
-        for endpoint in self.endpoints(leader) {
-            result = self
-                .shared
-                .client
-                .lease_time_to_live(&endpoint, id, keys)
-                .await;
+        for endpoint in self.endpoints(member) {
+            result = call(self.client().clone(), endpoint).await;
             if !matches!(result, Err(CallError::Unreachable(_))) {
                 return result;
             }
@@ -375,21 +347,10 @@ impl Transport {
         if known || from == self.shared.identity.member || peers.remotes.len() >= REMOTES_MAX {
             return;
         }
-        let picker = Arc::new(EndpointPicker::default());
-        picker.replace(urls.split(','));
-        if picker.all().is_empty() {
+        let Some(remote) = Remote::start(&self.shared, from, urls) else {
             return;
-        }
-        let status = Arc::new(Status::new(from));
-        let pipeline = Arc::new(Pipeline::default());
-        let tasks = start_pipeline(&self.shared, from, &picker, &status, &pipeline);
-        peers.remotes.insert(
-            from,
-            Remote {
-                pipeline,
-                _tasks: Tasks(tasks),
-            },
-        );
+        };
+        peers.remotes.insert(from, remote);
         info!(peer = %format_args!("{:x}", from.0), urls, "added remote that is not a member yet");
     }
 
@@ -435,172 +396,5 @@ impl Peers {
                 }
             }
         }
-    }
-}
-
-impl Link {
-    fn start(shared: &Arc<Shared>, member: MemberId, urls: Vec<String>) -> Self {
-        info!(peer = %format_args!("{:x}", member.0), ?urls, "added remote peer");
-        let picker = Arc::new(EndpointPicker::default());
-        picker.replace(urls.iter().map(String::as_str));
-        let status = Arc::new(Status::new(member));
-        let pipeline = Arc::new(Pipeline::default());
-        let mut tasks = start_pipeline(shared, member, &picker, &status, &pipeline);
-        for stream in Stream::ALL {
-            let reader = reader::Reader {
-                shared: Arc::clone(shared),
-                peer: member,
-                stream,
-                picker: Arc::clone(&picker),
-                status: Arc::clone(&status),
-            };
-            tasks.push(shared.runtime.spawn(reader.run()).abort_handle());
-        }
-        let probe = probe::run(Arc::clone(shared), Arc::clone(&picker), Arc::clone(&status));
-        tasks.push(shared.runtime.spawn(probe).abort_handle());
-        Self {
-            urls,
-            picker,
-            status,
-            msgapp: Arc::new(Lane::new(Stream::MsgApp)),
-            message: Arc::new(Lane::new(Stream::Message)),
-            pipeline,
-            _tasks: Tasks(tasks),
-        }
-    }
-
-    fn update(&mut self, urls: Vec<String>) {
-        if self.urls != urls {
-            self.picker.replace(urls.iter().map(String::as_str));
-            self.urls = urls;
-        }
-    }
-
-    fn read(&self) -> PeerStatus {
-        self.status
-            .read(Stream::ALL.map(|stream| self.lane(stream).is_attached()))
-    }
-
-    fn lane(&self, stream: Stream) -> &Arc<Lane> {
-        match stream {
-            Stream::MsgApp => &self.msgapp,
-            Stream::Message => &self.message,
-        }
-    }
-
-    /// Queues a message on the best way that is open; `None` when it was dropped.
-    fn offer(&self, mut message: Message) -> Option<Way> {
-        if message.r#type == i32::from(MessageType::MsgSnap) {
-            // A snapshot is more than this message: it has a way of its own.
-            return self.dropped("a snapshot cannot be sent as a message");
-        }
-        let is_append = message.r#type == i32::from(MessageType::MsgApp);
-        let streams: &[Stream] = if is_append {
-            &Stream::ALL
-        } else {
-            &[Stream::Message]
-        };
-        for stream in streams {
-            match self.lane(*stream).offer(message) {
-                Offer::Queued => return Some(Way::Lane(*stream)),
-                Offer::Full => return self.dropped("sending buffer is full"),
-                Offer::Detached(back) => message = back,
-            }
-        }
-        if self.pipeline.offer(message) {
-            return Some(Way::Pipeline);
-        }
-        self.dropped("sending buffer is full")
-    }
-
-    fn dropped(&self, reason: &str) -> Option<Way> {
-        let before = self.status.sent_failures.fetch_add(1, Ordering::Relaxed);
-        // Of a burst, the first and then every thousandth.
-        if before.is_multiple_of(1000) {
-            let peer = self.status.member().0;
-            warn!(peer = %format_args!("{peer:x}"), reason, failures = before + 1, "dropped raft message");
-        }
-        None
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.msgapp.close();
-        self.message.close();
-    }
-}
-
-impl Drop for Tasks {
-    fn drop(&mut self) {
-        for task in &self.0 {
-            task.abort();
-        }
-    }
-}
-
-fn start_pipeline(
-    shared: &Arc<Shared>,
-    peer: MemberId,
-    picker: &Arc<EndpointPicker>,
-    status: &Arc<Status>,
-    pipeline: &Arc<Pipeline>,
-) -> Vec<AbortHandle> {
-    let worker = pipeline::Worker {
-        shared: Arc::clone(shared),
-        peer,
-        picker: Arc::clone(picker),
-        status: Arc::clone(status),
-        pipeline: Arc::clone(pipeline),
-    };
-    (0..PIPELINE_WORKERS)
-        .map(|_| shared.runtime.spawn(worker.clone().run()).abort_handle())
-        .collect()
-}
-
-/// The endpoints of a peer and which of them is used at the moment.
-#[derive(Debug, Default)]
-pub(crate) struct EndpointPicker {
-    state: Mutex<Picked>,
-}
-
-#[derive(Debug, Default)]
-struct Picked {
-    endpoints: Vec<Endpoint>,
-    /// Below the length, unless there is none.
-    current: usize,
-}
-
-impl EndpointPicker {
-    /// Uses these from now on; what does not parse is left out, with a warning.
-    fn replace<'a>(&self, urls: impl Iterator<Item = &'a str>) {
-        let parsed = urls
-            .map(|url| Endpoint::parse(url).inspect_err(|error| warn!(%error, "ignored peer URL")));
-        *self.lock() = Picked {
-            endpoints: parsed.filter_map(Result::ok).collect(),
-            current: 0,
-        };
-    }
-
-    pub(crate) fn pick(&self) -> Option<Endpoint> {
-        let state = self.lock();
-        state.endpoints.get(state.current).cloned()
-    }
-
-    /// Goes on to the next endpoint, if this one is still the one in use.
-    pub(crate) fn unreachable(&self, endpoint: &Endpoint) {
-        let mut state = self.lock();
-        if state.endpoints.get(state.current) == Some(endpoint) {
-            state.current = (state.current + 1) % state.endpoints.len();
-        }
-    }
-
-    pub(crate) fn all(&self) -> Vec<Endpoint> {
-        self.lock().endpoints.clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Picked> {
-        // Both fields are replaced together.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -119,6 +119,7 @@ impl Member {
     }
 
     pub(crate) async fn wait(&self, peer: MemberId, what: impl Fn(&PeerStatus) -> bool) {
+        let mut looks = tokio::time::interval(Duration::from_millis(2));
         let waited = timeout(PATIENCE, async {
             while !self
                 .transport
@@ -126,7 +127,7 @@ impl Member {
                 .iter()
                 .any(|status| status.member == peer && what(status))
             {
-                tokio::time::sleep(Duration::from_millis(2)).await;
+                looks.tick().await;
             }
         });
         waited

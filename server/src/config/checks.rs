@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::flags::Support;
 use super::go_syntax::{duration_text, parse_duration};
-use super::settings::{Notice, Settings};
+use super::notice::Notice;
+use super::settings::Settings;
 use super::url::Url;
 use super::{ConfigError, LogConfig, LogLevel, LogOutput, Origin};
 use crate::compactor::Retention;

@@ -9,7 +9,8 @@ use saphyr::{LoadableYamlNode as _, Scalar, Yaml};
 
 use super::ConfigError;
 use super::flags::{Flag, Kind, Section, find};
-use super::settings::{Notice, Settings, Value};
+use super::notice::Notice;
+use super::settings::{Settings, Value};
 
 /// etcd reads these from the command line alone.
 const NOT_IN_FILES: [&str; 7] = [

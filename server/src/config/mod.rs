@@ -13,13 +13,16 @@
 
 mod bootstrap;
 mod checks;
+mod command_line;
 #[cfg(test)]
 mod documentation;
+mod environment;
 mod file;
 mod flags;
 mod gates;
 mod go_syntax;
 mod help;
+mod notice;
 mod settings;
 mod url;
 
@@ -31,10 +34,12 @@ pub use self::bootstrap::{default_host, resolve};
 pub use self::flags::Support;
 pub use self::gates::{FeatureGates, GATES, Gate, Stage};
 pub use self::help::version_text;
-pub use self::settings::{Notice, NoticeLevel};
+pub use self::notice::{Notice, NoticeLevel};
 pub use self::url::{Scheme, Url, texts};
 
-use self::settings::{BadEnvironment, CommandLine, PREFIXES, Settings};
+use self::command_line::CommandLine;
+use self::environment::{BadEnvironment, PREFIXES};
+use self::settings::Settings;
 use crate::compactor::Retention;
 
 /// The version of etcd that Quorate is, to clients, peers and tools.
@@ -226,7 +231,7 @@ impl From<&str> for ConfigError {
 
 /// Reads and checks `arguments` (without the program's name) and `environment`.
 pub fn parse(arguments: &[String], environment: &[(String, String)]) -> Outcome {
-    let command_line = match settings::parse_command_line(arguments) {
+    let command_line = match command_line::parse(arguments) {
         Ok(command_line) => command_line,
         Err(message) => return Outcome::Misused(format!("{message}\n{}", help::usage())),
     };
@@ -272,7 +277,7 @@ fn run(
         return Config::new(&settings, Origin::File, default_host).map_err(refuse);
     }
     let environment = without_version(environment, notices);
-    settings::apply_environment(&mut settings, &environment, notices).map_err(|bad| match bad {
+    environment::apply(&mut settings, &environment, notices).map_err(|bad| match bad {
         BadEnvironment::Value(message) => refuse(message),
         BadEnvironment::Shadowed(variable) => Refusal {
             error: format!(
@@ -295,7 +300,7 @@ fn config_file(
     if !by_flag.is_empty() {
         return Ok(Some(by_flag));
     }
-    Ok(settings::from_environment(environment, "config-file")?.map(|(_, path)| path.to_owned()))
+    Ok(environment::value_of(environment, "config-file")?.map(|(_, path)| path.to_owned()))
 }
 
 /// `ETCD_VERSION` is what containers are built with; it must not print the version and end.

@@ -418,8 +418,7 @@ fn a_named_member_without_a_cluster_is_its_own() {
 fn a_member_that_listens_everywhere_is_advertised_at_the_machines_address() {
     let line = "--name=a --listen-peer-urls=http://0.0.0.0:9 --listen-client-urls=http://0.0.0.0:8 \
                 --advertise-client-urls=http://localhost:2379";
-    let CommandLine::Flags(settings) = settings::parse_command_line(&arguments(line)).unwrap()
-    else {
+    let CommandLine::Flags(settings) = command_line::parse(&arguments(line)).unwrap() else {
         panic!()
     };
     let config = Config::new(&settings, Origin::CommandLine, || {

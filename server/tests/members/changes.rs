@@ -13,47 +13,56 @@ const UNHEALTHY: &str = "etcdserver: unhealthy cluster";
 const NOT_READY: &str =
     "etcdserver: can only promote a learner member which is in sync with leader";
 
+/// How long a refusal that passes by itself may last.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Tries something until it is no longer refused for a reason that passes by itself.
+async fn until_taken<T>(passing: &str, attempt: impl AsyncFn() -> Result<T, Status>) -> T {
+    // A learner that was just promoted may not have heard of it.
+    let known = [passing, "etcdserver: rpc not supported for learner"];
+    let mut attempts = tokio::time::interval(Duration::from_millis(50));
+    let taken = tokio::time::timeout(PATIENCE, async {
+        loop {
+            attempts.tick().await;
+            match attempt().await {
+                Ok(taken) => return taken,
+                Err(refusal) => assert!(known.contains(&refusal.message()), "{refusal:?}"),
+            }
+        }
+    });
+    taken
+        .await
+        .unwrap_or_else(|_| panic!("still refused: {passing}"))
+}
+
 /// Adds a member that will start then; gives its id. Links that are younger than five seconds do not count, so that the
 /// first tries may be refused.
 async fn add(running: &Member, joining: &Member, is_learner: bool) -> u64 {
-    loop {
-        let request = pb::MemberAddRequest {
-            peer_urls: vec![joining.peer_url.clone()],
-            is_learner,
-        };
-        match running.membership().await.member_add(request).await {
-            Ok(added) => return added.into_inner().member.expect("it was added").id,
-            Err(refusal) => wait_after(&refusal, UNHEALTHY).await,
-        }
-    }
+    let request = pb::MemberAddRequest {
+        peer_urls: vec![joining.peer_url.clone()],
+        is_learner,
+    };
+    let added = until_taken(UNHEALTHY, async || {
+        running.membership().await.member_add(request.clone()).await
+    });
+    let added = added.await.into_inner();
+    added.member.expect("it was added").id
 }
 
 async fn promote(asked: &Member, id: u64) {
-    loop {
+    until_taken(NOT_READY, async || {
         let request = pb::MemberPromoteRequest { id };
-        match asked.membership().await.member_promote(request).await {
-            Ok(_) => return,
-            Err(refusal) => wait_after(&refusal, NOT_READY).await,
-        }
-    }
+        asked.membership().await.member_promote(request).await
+    })
+    .await;
 }
 
 async fn remove(asked: &Member, id: u64) {
-    loop {
+    until_taken(UNHEALTHY, async || {
         let request = pb::MemberRemoveRequest { id };
-        match asked.membership().await.member_remove(request).await {
-            Ok(_) => return,
-            Err(refusal) => wait_after(&refusal, UNHEALTHY).await,
-        }
-    }
-}
-
-/// Refusals that pass by themselves; the pause only spares the processor.
-async fn wait_after(refusal: &Status, passing: &str) {
-    // A learner that was just promoted may not have heard of it.
-    let known = [passing, "etcdserver: rpc not supported for learner"];
-    assert!(known.contains(&refusal.message()), "{refusal:?}");
-    tokio::time::sleep(Duration::from_millis(50)).await;
+        asked.membership().await.member_remove(request).await
+    })
+    .await;
 }
 
 async fn put(member: &Member, key: &str) {

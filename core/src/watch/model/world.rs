@@ -1,146 +1,59 @@
-//! Random histories, watches and readers against a plain model: what is delivered is the history, filtered.
-//!
-//! The model keeps every event ever made. Each response is checked when it is pulled, for the properties that the
-//! simulator's watch checker has: filtered, ordered, unique, atomic, reliable, bookmarkable, previous values correct,
-//! created before any event, cancelled only where a compaction allows it; and in the end everything has arrived.
+//! The model: a store with its hub, all that was ever written to it, and the clients that watch.
 
 use std::collections::BTreeMap;
 
-use proptest::prelude::*;
 use quorate_proto::mvccpb;
 
+use super::super::*;
+use super::{Create, Entry, Step};
 use crate::mvcc::Store;
 use crate::types::{LeaseId, Revision};
 
-use super::*;
-
-/// One write: the number of a key, and its value or nothing for a deletion.
-type Write = (u8, Option<u8>);
-
-/// What a replicated entry does.
-#[derive(Clone, Debug)]
-enum Entry {
-    Txn(Vec<Write>),
-    /// Compacts so many hundredths of the revisions.
-    Compact(u8),
-}
-
-#[derive(Clone, Debug)]
-struct Create {
-    stream: u8,
-    key: u8,
-    /// 0 is a single key, otherwise the length of the range; from 6 on it has no end.
-    keys: u8,
-    /// Relative to the current revision; `None` is "from now on".
-    start: Option<i8>,
-    /// Bits: prev_kv, fragment, progress_notify, no puts, no deletions.
-    options: u8,
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Apply(Entry),
-    /// A snapshot with these entries replaces the store.
-    Snapshot(Vec<Entry>),
-    Sweep(u8),
-    Create(Create),
-    Cancel(u8),
-    AskProgress(u8),
-    Advance,
-    Pull {
-        stream: u8,
-        responses: u8,
-    },
-    Pass,
-    Reopen(u8),
-}
-
-fn entry() -> impl Strategy<Value = Entry> {
-    let write = || (0..5u8, prop::option::weighted(0.7, any::<u8>()));
-    prop_oneof![
-        6 => write().prop_map(|write| Entry::Txn(vec![write])),
-        2 => prop::collection::vec(write(), 1..8).prop_map(Entry::Txn),
-        1 => (0..=100u8).prop_map(Entry::Compact),
-    ]
-}
-
-fn create() -> impl Strategy<Value = Create> {
-    (
-        0..2u8,
-        0..5u8,
-        0..8u8,
-        prop::option::weighted(0.6, -30..8i8),
-        0..32u8,
-    )
-        .prop_map(|(stream, key, keys, start, options)| Create {
-            stream,
-            key,
-            keys,
-            start,
-            options,
-        })
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        12 => entry().prop_map(Step::Apply),
-        1 => prop::collection::vec(entry(), 0..12).prop_map(Step::Snapshot),
-        2 => any::<u8>().prop_map(Step::Sweep),
-        4 => create().prop_map(Step::Create),
-        1 => any::<u8>().prop_map(Step::Cancel),
-        2 => (0..2u8).prop_map(Step::AskProgress),
-        6 => Just(Step::Advance),
-        6 => (0..2u8, 1..12u8).prop_map(|(stream, responses)| Step::Pull { stream, responses }),
-        1 => Just(Step::Pass),
-        1 => (0..2u8).prop_map(Step::Reopen),
-    ]
-}
-
 /// An event as it was made, with the value before.
 #[derive(Clone, Debug)]
-struct Made {
-    main: i64,
-    key: Vec<u8>,
-    kv: mvccpb::KeyValue,
-    previous: Option<mvccpb::KeyValue>,
+pub(super) struct Made {
+    pub(super) main: i64,
+    pub(super) key: Vec<u8>,
+    pub(super) kv: mvccpb::KeyValue,
+    pub(super) previous: Option<mvccpb::KeyValue>,
 }
 
 /// What a client knows of its watch.
 #[derive(Debug)]
-struct Client {
-    request: pb::WatchCreateRequest,
+pub(super) struct Client {
+    pub(super) request: pb::WatchCreateRequest,
     /// The revisions that it must see begin here.
-    first: i64,
+    pub(super) first: i64,
     /// Events of the model that it has seen or need not see.
-    seen: usize,
-    created: bool,
-    canceled: bool,
+    pub(super) seen: usize,
+    pub(super) created: bool,
+    pub(super) canceled: bool,
     /// It has asked for its end: what it has not got yet is dropped.
-    ending: bool,
+    pub(super) ending: bool,
     /// The revision of the last event that came.
-    delivered: i64,
+    pub(super) delivered: i64,
     /// Nothing up to here may come any more.
-    promised: i64,
+    pub(super) promised: i64,
     /// The store had this revision when everything had been pulled; 0 if it was replaced since.
-    drained: i64,
+    pub(super) drained: i64,
 }
 
 #[derive(Debug)]
-struct World {
-    store: Store,
-    entries: Vec<Entry>,
-    history: Vec<Made>,
-    hub: Hub,
-    now: Time,
-    streams: [StreamId; 2],
-    clients: BTreeMap<(StreamId, i64), Client>,
+pub(super) struct World {
+    pub(super) store: Store,
+    pub(super) entries: Vec<Entry>,
+    pub(super) history: Vec<Made>,
+    pub(super) hub: Hub,
+    pub(super) now: Time,
+    pub(super) streams: [StreamId; 2],
+    pub(super) clients: BTreeMap<(StreamId, i64), Client>,
     /// A response of which parts are missing.
-    partial: BTreeMap<StreamId, pb::WatchResponse>,
-    facts: usize,
+    pub(super) partial: BTreeMap<StreamId, pb::WatchResponse>,
+    pub(super) facts: usize,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut hub = Hub::new(HubConfig {
             response_bytes_max: 150,
             progress_interval: Duration::from_secs(1),
@@ -160,7 +73,7 @@ impl World {
         }
     }
 
-    fn revision(&self) -> i64 {
+    pub(super) fn revision(&self) -> i64 {
         self.store.revision().0
     }
 
@@ -287,7 +200,7 @@ impl World {
         self.clients.insert((stream, *newest.0), client);
     }
 
-    fn ask(&mut self, stream: StreamId, request: RequestUnion) {
+    pub(super) fn ask(&mut self, stream: StreamId, request: RequestUnion) {
         let request = pb::WatchRequest {
             request_union: Some(request),
         };
@@ -295,24 +208,8 @@ impl World {
             .handle(self.now, stream, request, &self.store.view());
     }
 
-    fn wanted(client: &Client, made: &Made) -> bool {
-        let tombstone = made.kv.create_revision == 0;
-        let keys = KeyRange::parse(&client.request.key, &client.request.range_end).unwrap();
-        made.main >= client.first
-            && keys.contains(&made.key)
-            && !client.request.filters.contains(&i32::from(tombstone))
-    }
-
-    /// Whether the client has seen all that it wants up to a revision.
-    fn has_all(&self, client: &Client, revision: i64) -> bool {
-        let unseen = self.history[client.seen..].iter();
-        unseen
-            .take_while(|made| made.main <= revision)
-            .all(|made| !Self::wanted(client, made))
-    }
-
     /// Pulls; answers whether there may be more.
-    fn pull(&mut self, stream: StreamId) -> bool {
+    pub(super) fn pull(&mut self, stream: StreamId) -> bool {
         let Some(response) = self.hub.next(stream, &self.store.view()) else {
             return false;
         };
@@ -338,140 +235,7 @@ impl World {
         true
     }
 
-    fn check_response(&mut self, stream: StreamId, response: pb::WatchResponse) {
-        let revision = response.header.as_ref().unwrap().revision;
-        assert!(revision <= self.revision());
-        if response.watch_id == NO_WATCH {
-            assert!(response.events.is_empty() && !response.created && !response.canceled);
-            // A compaction may have overtaken a watch between the request and this answer.
-            let told = |((of, _), client): &(&(StreamId, i64), &Client)| {
-                *of == stream && client.created && !client.canceled && !client.ending
-            };
-            for ((_, id), client) in self.clients.iter().filter(told) {
-                assert!(
-                    self.has_all(client, revision),
-                    "watch {id}: progress {revision} overtook events"
-                );
-                assert!(
-                    revision >= client.request.start_revision,
-                    "watch {id}: progress {revision} says nothing"
-                );
-            }
-            for (_, client) in self
-                .clients
-                .iter_mut()
-                .filter(|((of, _), client)| *of == stream && client.created)
-            {
-                assert!(client.promised <= revision, "progress never falls");
-                assert!(
-                    client.delivered <= revision,
-                    "progress is not below what came before it"
-                );
-                client.promised = revision;
-                self.facts += 1;
-            }
-            return;
-        }
-        let mut client = self
-            .clients
-            .remove(&(stream, response.watch_id))
-            .expect("no response of an unknown watch");
-        if response.created {
-            assert!(!client.created && !response.canceled && response.events.is_empty());
-            client.created = true;
-        } else if response.canceled {
-            self.check_cancellation(&client, &response);
-            client.canceled = true;
-        } else if response.events.is_empty() {
-            assert!(
-                client.request.progress_notify,
-                "only who asked is told progress"
-            );
-            assert!(self.has_all(&client, revision) && revision >= client.request.start_revision);
-            assert!(client.promised <= revision);
-            assert!(
-                client.delivered <= revision,
-                "progress is not below what came before it"
-            );
-            client.promised = revision;
-        } else {
-            self.check_events(&mut client, &response);
-            assert!(
-                self.has_all(&client, revision),
-                "the header's revision is true"
-            );
-        }
-        self.facts += 1;
-        self.clients.insert((stream, response.watch_id), client);
-    }
-
-    fn check_cancellation(&self, client: &Client, response: &pb::WatchResponse) {
-        assert!(client.created && !client.canceled);
-        assert_eq!(response.compact_revision, self.store.compact_revision().0);
-        assert_eq!(
-            (
-                response.header.as_ref().unwrap().revision,
-                response.cancel_reason.as_str()
-            ),
-            (0, "")
-        );
-        assert!(
-            client.first.max(client.promised + 1) < response.compact_revision,
-            "nothing it wants was compacted"
-        );
-        let since = self
-            .history
-            .iter()
-            .filter(|made| made.main > client.drained);
-        assert!(
-            client.drained == 0 || since.count() > 3,
-            "a live watch was cancelled although it read everything"
-        );
-    }
-
-    fn check_events(&self, client: &mut Client, response: &pb::WatchResponse) {
-        assert!(
-            client.created && !client.canceled,
-            "events only while the watch lives"
-        );
-        for event in &response.events {
-            let rest = &self.history[client.seen..];
-            let skipped = rest
-                .iter()
-                .position(|made| Self::wanted(client, made))
-                .expect("no event twice");
-            let made = &rest[skipped];
-            client.seen += skipped + 1;
-            client.delivered = made.main;
-            assert_eq!(event.kv.as_ref(), Some(&made.kv));
-            assert_eq!(event.r#type == 1, made.kv.create_revision == 0);
-            assert!(
-                made.main > client.promised,
-                "an event came after progress had passed it"
-            );
-            let compacted = self.store.compact_revision().0;
-            match &event.prev_kv {
-                Some(_) => {
-                    assert!(client.request.prev_kv);
-                    assert_eq!(event.prev_kv, made.previous);
-                }
-                None => assert!(
-                    !client.request.prev_kv || made.previous.is_none() || made.main - 1 < compacted,
-                    "the previous value is missing"
-                ),
-            }
-        }
-        let last = &self.history[client.seen - 1];
-        let rest = self.history[client.seen..]
-            .iter()
-            .take_while(|made| made.main == last.main);
-        assert!(
-            !rest.clone().any(|made| Self::wanted(client, made)),
-            "a revision was torn apart"
-        );
-    }
-
-    fn step(&mut self, step: Step) {
+    pub(super) fn step(&mut self, step: Step) {
         match step {
             Step::Apply(entry) => {
                 Self::apply(&mut self.store, Some(&mut self.history), &entry);
@@ -560,7 +324,7 @@ impl World {
     }
 
     /// Reads all there is.
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         loop {
             self.hub.advance(self.now, &self.store.view());
             for stream in self.streams {
@@ -581,49 +345,5 @@ impl World {
                 "watch {key:?} missed something: {client:?}"
             );
         }
-    }
-}
-
-fn run(steps: Vec<Vec<Step>>) {
-    let mut world = World::new();
-    for part in steps {
-        for step in part {
-            world.step(step);
-        }
-        world.drain();
-        for stream in world.streams {
-            world.ask(
-                stream,
-                RequestUnion::ProgressRequest(pb::WatchProgressRequest {}),
-            );
-            let of = |((id, _), _): &(&(StreamId, i64), &Client)| *id == stream;
-            let future = |client: &Client| client.request.start_revision > world.revision();
-            let clients: Vec<_> = world
-                .clients
-                .iter()
-                .filter(of)
-                .map(|(_, client)| client)
-                .collect();
-            let expected = !clients.is_empty()
-                && clients
-                    .iter()
-                    .all(|client| !client.canceled && !future(client));
-            assert_eq!(
-                world.pull(stream),
-                expected,
-                "progress of a synced stream, and only of such a one"
-            );
-        }
-    }
-    world.now = Time(u64::MAX / 2);
-    world.drain();
-}
-
-proptest! {
-    #[test]
-    fn delivered_is_the_history_filtered(
-        steps in prop::collection::vec(prop::collection::vec(step(), 1..80), 1..4),
-    ) {
-        run(steps);
     }
 }
