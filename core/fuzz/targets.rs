@@ -3,21 +3,22 @@
 //! A target panics when a property does not hold; that it does not panic otherwise is the first property. Everything
 //! lies in memory, so that a run costs microseconds.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::rc::Rc;
+#[path = "../tests/node/memory_disk.rs"]
+mod memory_disk;
 
 use bytes::Bytes;
 use prost::Message;
 use quorate_core::boundary::Write;
 use quorate_core::checkpoint::bolt::{Bucket, Image, Item, MemoryFile as MemoryImage};
 use quorate_core::checkpoint::{ImageError, load, write_image};
-use quorate_core::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
+use quorate_core::disk::{Disk, DiskFile};
 use quorate_core::types::WriteNumber;
 use quorate_core::wal::{Options, WalError, recover};
 use quorate_proto::raftpb::{ConfChange, Entry, HardState};
 use quorate_proto::walpb::Record;
 use quorate_proto::{etcdserverpb, raftpb};
+
+use self::memory_disk::MemoryDisk;
 
 /// Recovers a log from arbitrary files. A log that is not refused makes sense, and can go on.
 ///
@@ -29,7 +30,7 @@ pub(crate) fn wal_recover(input: &[u8]) {
     let Some((&flags, mut rest)) = input.split_first() else {
         return;
     };
-    let disk = MemoryDisk::default();
+    let mut disk = MemoryDisk::default();
     let mut checksum = 0;
     for sequence in 0.. {
         let Some((&[first, low, high], after)) = rest.split_first_chunk() else {
@@ -47,9 +48,9 @@ pub(crate) fn wal_recover(input: &[u8]) {
             with_right_checksums(segment, &mut checksum)
         };
         let path = format!("member/wal/{sequence:016x}-{first:016x}.wal");
-        disk.0
-            .borrow_mut()
-            .insert(path, Rc::new(RefCell::new(bytes)));
+        let file = disk.create(&path, bytes.len() as u64);
+        file.and_then(|mut file| file.write_at(0, &bytes))
+            .expect("memory takes everything");
     }
     let options = Options {
         segment_bytes: 1 << 14,
@@ -202,94 +203,4 @@ fn with_right_checksums(segment: &[u8], checksum: &mut u32) -> Vec<u8> {
     }
     bytes.extend(rest);
     bytes
-}
-
-type Content = Rc<RefCell<Vec<u8>>>;
-
-/// A disk that keeps everything at once.
-#[derive(Clone, Default)]
-struct MemoryDisk(Rc<RefCell<BTreeMap<String, Content>>>);
-
-struct MemoryFile(Content);
-
-impl MemoryDisk {
-    fn find(&self, path: &str) -> Result<Content, DiskError> {
-        self.0.borrow().get(path).cloned().ok_or_else(|| DiskError {
-            operation: "find",
-            path: path.to_owned(),
-            kind: DiskErrorKind::NotFound,
-            message: "not there".to_owned(),
-        })
-    }
-}
-
-impl Disk for MemoryDisk {
-    type File = MemoryFile;
-
-    fn list(&self, directory: &str) -> Result<Vec<String>, DiskError> {
-        let files = self.0.borrow();
-        let names = files
-            .keys()
-            .filter_map(|path| path.strip_prefix(directory)?.strip_prefix('/'));
-        Ok(names.map(str::to_owned).collect())
-    }
-
-    fn make_directory(&mut self, _: &str) -> Result<(), DiskError> {
-        Ok(())
-    }
-
-    fn create(&mut self, path: &str, length: u64) -> Result<MemoryFile, DiskError> {
-        let content = Rc::new(RefCell::new(vec![0; length as usize]));
-        self.0.borrow_mut().insert(path.to_owned(), content.clone());
-        Ok(MemoryFile(content))
-    }
-
-    fn open(&mut self, path: &str) -> Result<MemoryFile, DiskError> {
-        self.find(path).map(MemoryFile)
-    }
-
-    fn rename(&mut self, from: &str, to: &str) -> Result<(), DiskError> {
-        let content = self.find(from)?;
-        self.0.borrow_mut().remove(from);
-        self.0.borrow_mut().insert(to.to_owned(), content);
-        Ok(())
-    }
-
-    fn remove(&mut self, path: &str) -> Result<(), DiskError> {
-        self.find(path)?;
-        self.0.borrow_mut().remove(path);
-        Ok(())
-    }
-
-    fn sync_directory(&mut self, _: &str) -> Result<(), DiskError> {
-        Ok(())
-    }
-}
-
-impl DiskFile for MemoryFile {
-    fn length(&self) -> u64 {
-        self.0.borrow().len() as u64
-    }
-
-    fn read(&self) -> Result<Bytes, DiskError> {
-        Ok(Bytes::copy_from_slice(&self.0.borrow()))
-    }
-
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        let mut content = self.0.borrow_mut();
-        let (start, end) = (offset as usize, offset as usize + bytes.len());
-        let length = content.len().max(end);
-        content.resize(length, 0);
-        content[start..end].copy_from_slice(bytes);
-        Ok(())
-    }
-
-    fn truncate(&mut self, length: u64) -> Result<(), DiskError> {
-        self.0.borrow_mut().resize(length as usize, 0);
-        Ok(())
-    }
-
-    fn sync(&mut self) -> Result<(), DiskError> {
-        Ok(())
-    }
 }

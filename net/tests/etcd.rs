@@ -4,28 +4,28 @@
 //! ETCD=/usr/bin/etcd cargo test -p quorate-net --test etcd
 //! ```
 
+#[path = "peer/fixed_node.rs"]
+mod fixed_node;
+
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use hyper::body::Body;
 use prost::Message as _;
 use quorate_core::boundary::Peer;
-use quorate_core::{ClusterId, LeaseId, MemberId, RequestError, Revision};
+use quorate_core::{ClusterId, LeaseId, MemberId, Revision};
 use quorate_net::grpc::etcdserverpb::kv_client::KvClient;
 use quorate_net::grpc::etcdserverpb::lease_client::LeaseClient;
-use quorate_net::peer::{
-    Endpoint, Identity, IncomingSnapshot, LocalNode, PeerClient, PeerEvent, Service, Transport,
-    Versions,
-};
+use quorate_net::peer::{Endpoint, Identity, PeerClient, PeerEvent, Service, Transport};
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::raftpb::{EntryType, Message, MessageType};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::{interval, sleep, timeout};
+
+use self::fixed_node::FixedNode;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -183,72 +183,6 @@ impl Follower {
     }
 }
 
-/// What etcd asks of a member that has no store.
-struct Bare;
-
-impl LocalNode for Bare {
-    async fn receive_snapshot<B>(
-        &self,
-        _: Message,
-        mut image: IncomingSnapshot<B>,
-    ) -> Result<u64, String>
-    where
-        B: Body<Data = Bytes> + Send + Unpin,
-        B::Error: std::fmt::Display,
-    {
-        let mut bytes = 0;
-        while let Some(part) = image.next().await? {
-            bytes += part.len() as u64;
-        }
-        Ok(bytes)
-    }
-
-    async fn promote(
-        &self,
-        _: MemberId,
-        _: Option<http::HeaderValue>,
-    ) -> Result<Vec<pb::Member>, RequestError> {
-        Err(RequestError::NotLeader)
-    }
-
-    fn is_removed(&self, _: MemberId) -> bool {
-        false
-    }
-
-    fn members(&self) -> Vec<pb::Member> {
-        Vec::new()
-    }
-
-    fn versions(&self) -> Versions {
-        let (server, cluster) = ("3.7.1".to_owned(), "3.7.0".to_owned());
-        Versions {
-            server,
-            storage: cluster.clone(),
-            cluster,
-        }
-    }
-
-    async fn lease_renew(&self, _: LeaseId) -> Result<i64, RequestError> {
-        Err(RequestError::LeaseNotFound)
-    }
-
-    async fn lease_time_to_live(
-        &self,
-        _: LeaseId,
-        _: bool,
-    ) -> Result<pb::LeaseTimeToLiveResponse, RequestError> {
-        Err(RequestError::LeaseNotFound)
-    }
-
-    async fn hash_kv(&self, _: Revision) -> Result<pb::HashKvResponse, RequestError> {
-        Err(RequestError::FutureRev)
-    }
-
-    async fn downgrade_enabled(&self) -> Result<bool, RequestError> {
-        Ok(false)
-    }
-}
-
 /// The cluster and the ids that etcd gave itself and us.
 async fn learn_ids(at: &Endpoint, our_url: &str) -> (ClusterId, MemberId, MemberId) {
     let client = PeerClient::new(Duration::from_secs(1));
@@ -295,7 +229,10 @@ async fn join() -> (Etcd, Follower, MemberId) {
         member: theirs,
         peer_urls: vec![etcd.peer_url.clone()],
     }]);
-    let service = Arc::new(Service::new(Arc::clone(&transport), Arc::new(Bare)));
+    let service = Arc::new(Service::new(
+        Arc::clone(&transport),
+        Arc::new(FixedNode::default()),
+    ));
     tokio::spawn(service.serve(listener, std::future::pending()));
     (
         etcd,

@@ -5,9 +5,27 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use quorate_proto::raftpb::ConfState;
 
-use super::DIRECTORY;
+use super::schema::{Contents, MemberRecord};
+use super::{DIRECTORY, STORAGE_VERSION};
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
+use crate::types::{Index, MemberId, Term};
+
+/// What an image of a lone member says besides its rows.
+pub(super) fn contents(index: u64) -> Contents {
+    Contents {
+        consistent_index: Index(index),
+        term: Term(2),
+        conf_state: ConfState::simple(vec![1], vec![]),
+        storage_version: Some(STORAGE_VERSION.to_owned()),
+        members: vec![MemberRecord {
+            id: MemberId(1),
+            ..MemberRecord::default()
+        }],
+        ..Contents::default()
+    }
+}
 
 /// A disk that forgets what was not synced, and that can lose its power before any operation.
 #[derive(Clone, Default)]

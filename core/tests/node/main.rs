@@ -159,6 +159,16 @@ fn a_request_without_a_quorum_times_out_with_etcds_error() {
     );
 }
 
+/// Three members whose leader has just granted lease 77, of three seconds, and put the key "leased" with it.
+fn with_leased() -> (Cluster, u64) {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.leader();
+    let grant = cluster.grant(leader, 77, 3);
+    cluster.answer(grant).unwrap();
+    put_leased(&mut cluster, leader);
+    (cluster, leader)
+}
+
 /// Puts the key "leased" with lease 77.
 fn put_leased(cluster: &mut Cluster, id: u64) {
     let put = cluster.request(id, |ticket| {
@@ -197,11 +207,7 @@ fn is_leased_gone(cluster: &Cluster) -> bool {
 
 #[test]
 fn a_lease_ends_by_the_leaders_clock_and_takes_its_keys_along() {
-    let mut cluster = Cluster::new(3);
-    let leader = cluster.leader();
-    let grant = cluster.grant(leader, 77, 3);
-    cluster.answer(grant).unwrap();
-    put_leased(&mut cluster, leader);
+    let (mut cluster, leader) = with_leased();
     let granted = cluster.now;
     assert!(cluster.read(leader, "leased").is_some());
     cluster.run_until("the end of the lease", is_leased_gone);
@@ -213,11 +219,7 @@ fn a_lease_ends_by_the_leaders_clock_and_takes_its_keys_along() {
 
 #[test]
 fn an_empty_entry_in_the_middle_of_a_term_prolongs_no_lease() {
-    let mut cluster = Cluster::new(3);
-    let leader = cluster.leader();
-    let grant = cluster.grant(leader, 77, 3);
-    cluster.answer(grant).unwrap();
-    put_leased(&mut cluster, leader);
+    let (mut cluster, leader) = with_leased();
     let granted = cluster.now;
     cluster.run_until("most of its time is over", |cluster| {
         cluster.now.since(granted) >= Duration::from_secs(2)

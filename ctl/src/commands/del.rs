@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use quorate_proto::etcdserverpb as pb;
 
-use super::{from_key_range, prefix_range};
+use super::key_range;
 use crate::failure::Failure;
 use crate::globals::{Context, Patience};
 use crate::go::quote::quote;
@@ -78,13 +78,7 @@ impl Del {
                 std::thread::sleep(SECOND_THOUGHTS);
             }
         }
-        let (key, range_end) = if self.prefix {
-            prefix_range(key)
-        } else if self.from_key {
-            from_key_range(key)
-        } else {
-            (key, range_end.unwrap_or_default())
-        };
+        let (key, range_end) = key_range(key, range_end, self.prefix, self.from_key);
         Ok(pb::DeleteRangeRequest {
             key: key.into(),
             range_end: range_end.into(),

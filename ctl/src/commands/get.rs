@@ -7,7 +7,7 @@ use clap::Args;
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 
-use super::{from_key_range, is_serializable, prefix_range};
+use super::{is_serializable, key_range};
 use crate::failure::{Exit, Failure};
 use crate::globals::{Context, Patience, go_int};
 use crate::output::{Answer, Format};
@@ -119,13 +119,7 @@ impl Get {
         let (sort_order, sort_target) = sort(&self.order, &self.sort_by)?;
         check_bounds("Create", self.min_create_rev, self.max_create_rev)?;
         check_bounds("Mod", self.min_mod_rev, self.max_mod_rev)?;
-        let (key, range_end) = if self.prefix {
-            prefix_range(key)
-        } else if self.from_key {
-            from_key_range(key)
-        } else {
-            (key, range_end.unwrap_or_default())
-        };
+        let (key, range_end) = key_range(key, range_end, self.prefix, self.from_key);
         Ok(pb::RangeRequest {
             key: key.into(),
             range_end: range_end.into(),

@@ -124,6 +124,22 @@ fn from_key_range(key: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
     (key, NO_END.to_vec())
 }
 
+/// Key and end as `--prefix`, `--from-key` or a second argument say; without any of them, the key alone.
+fn key_range(
+    key: Vec<u8>,
+    range_end: Option<Vec<u8>>,
+    is_prefix: bool,
+    is_first: bool,
+) -> (Vec<u8>, Vec<u8>) {
+    if is_prefix {
+        prefix_range(key)
+    } else if is_first {
+        from_key_range(key)
+    } else {
+        (key, range_end.unwrap_or_default())
+    }
+}
+
 /// `--consistency`.
 fn is_serializable(consistency: &str) -> Result<bool, Failure> {
     match consistency {

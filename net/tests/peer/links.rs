@@ -200,7 +200,7 @@ async fn a_peer_that_moves_is_followed_and_one_that_leaves_is_cut_off() {
 
 #[tokio::test]
 async fn a_removed_member_learns_it() {
-    let mut removed = Member::start(super::member::REMOVED.0).await;
+    let mut removed = Member::start(super::fixed_node::REMOVED.0).await;
     let two = Member::start(2).await;
     two.transport.update_peers(vec![removed.peer()]);
     removed.transport.update_peers(vec![two.peer()]);

@@ -1,17 +1,12 @@
 //! A member reduced to its peer port: a transport, a service, and a node with fixed answers.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use hyper::body::Body;
 use quorate_core::boundary::Peer;
-use quorate_core::{ClusterId, LeaseId, MemberId, RequestError, Revision};
-use quorate_net::peer::{
-    Identity, IncomingSnapshot, LocalNode, PeerEvent, PeerStatus, Service, Transport, Versions,
-};
-use quorate_proto::etcdserverpb as pb;
+use quorate_core::{ClusterId, MemberId};
+use quorate_net::peer::{Identity, PeerEvent, PeerStatus, Service, Transport};
 use quorate_proto::raftpb::{Entry, Message, MessageType};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -19,10 +14,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::fixed_node::FixedNode;
+
 pub(crate) const CLUSTER: ClusterId = ClusterId(0xc1);
-pub(crate) const REMOVED: MemberId = MemberId(0xdead);
-pub(crate) const LEASE: LeaseId = LeaseId(77);
-pub(crate) const LEASE_STUCK: LeaseId = LeaseId(78);
 
 /// Nothing here takes this long unless it is stuck.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -173,110 +167,5 @@ pub(crate) fn heartbeat(commit: u64) -> Message {
         term: 3,
         commit,
         ..Message::default()
-    }
-}
-
-#[derive(Default)]
-pub(crate) struct FixedNode {
-    /// Snapshots that came: (index, image).
-    pub(crate) snapshots: Mutex<Vec<(u64, Vec<u8>)>>,
-}
-
-impl LocalNode for FixedNode {
-    async fn receive_snapshot<B>(
-        &self,
-        message: Message,
-        mut image: IncomingSnapshot<B>,
-    ) -> Result<u64, String>
-    where
-        B: Body<Data = Bytes> + Send + Unpin,
-        B::Error: std::fmt::Display,
-    {
-        let mut whole = Vec::new();
-        while let Some(part) = image.next().await? {
-            whole.extend_from_slice(&part);
-        }
-        let bytes = whole.len() as u64;
-        let index = message.snapshot.expect("a snapshot").metadata.index;
-        self.snapshots
-            .lock()
-            .expect("no panic")
-            .push((index, whole));
-        Ok(bytes)
-    }
-
-    async fn promote(
-        &self,
-        _: MemberId,
-        _: Option<http::HeaderValue>,
-    ) -> Result<Vec<pb::Member>, RequestError> {
-        Err(RequestError::NotLeader)
-    }
-
-    fn is_removed(&self, member: MemberId) -> bool {
-        member == REMOVED
-    }
-
-    fn members(&self) -> Vec<pb::Member> {
-        vec![pb::Member {
-            id: 9,
-            peer_urls: vec!["http://nine:1".to_owned()],
-            ..pb::Member::default()
-        }]
-    }
-
-    fn versions(&self) -> Versions {
-        let (server, cluster) = ("3.7.1".to_owned(), "3.7.0".to_owned());
-        Versions {
-            server,
-            storage: cluster.clone(),
-            cluster,
-        }
-    }
-
-    async fn lease_renew(&self, id: LeaseId) -> Result<i64, RequestError> {
-        match id {
-            LEASE => Ok(60),
-            LEASE_STUCK => std::future::pending().await,
-            _ => Err(RequestError::LeaseNotFound),
-        }
-    }
-
-    async fn lease_time_to_live(
-        &self,
-        id: LeaseId,
-        keys: bool,
-    ) -> Result<pb::LeaseTimeToLiveResponse, RequestError> {
-        if id != LEASE {
-            return Err(RequestError::LeaseNotFound);
-        }
-        let keys = if keys { vec!["k".into()] } else { Vec::new() };
-        Ok(pb::LeaseTimeToLiveResponse {
-            header: None,
-            id: id.0,
-            ttl: 5,
-            granted_ttl: 60,
-            keys,
-        })
-    }
-
-    async fn hash_kv(&self, revision: Revision) -> Result<pb::HashKvResponse, RequestError> {
-        if revision.0 > 10 {
-            return Err(RequestError::FutureRev);
-        }
-        let header = Some(pb::ResponseHeader {
-            revision: 10,
-            ..Default::default()
-        });
-        Ok(pb::HashKvResponse {
-            header,
-            hash: 4,
-            compact_revision: -1,
-            hash_revision: 10,
-        })
-    }
-
-    async fn downgrade_enabled(&self) -> Result<bool, RequestError> {
-        Ok(false)
     }
 }

@@ -8,7 +8,8 @@ use quorate_net::peer::{CallError, Endpoint, PeerClient};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::member::{CLUSTER, LEASE, LEASE_STUCK, Member, heartbeat, pair};
+use super::fixed_node::{LEASE, LEASE_STUCK};
+use super::member::{CLUSTER, Member, heartbeat, pair};
 
 /// Sends bytes, then reads until the port closes the connection or has sent a whole head and `body` is in it.
 async fn exchange(member: &Member, request: &[u8]) -> String {

@@ -1,25 +1,7 @@
-use quorate_proto::raftpb::ConfState;
-
 use super::*;
 use crate::checkpoint::bolt::MemoryFile;
-use crate::checkpoint::crash_disk::{CrashDisk, LOSSES};
-use crate::checkpoint::schema::MemberRecord;
-use crate::checkpoint::{STORAGE_VERSION, write_image};
-use crate::types::MemberId;
-
-fn contents(index: u64) -> Contents {
-    Contents {
-        consistent_index: Index(index),
-        term: Term(2),
-        conf_state: ConfState::simple(vec![1], vec![]),
-        storage_version: Some(STORAGE_VERSION.to_owned()),
-        members: vec![MemberRecord {
-            id: MemberId(1),
-            ..MemberRecord::default()
-        }],
-        ..Contents::default()
-    }
-}
+use crate::checkpoint::crash_disk::{CrashDisk, LOSSES, contents};
+use crate::checkpoint::write_image;
 
 fn image(index: u64) -> Vec<u8> {
     let (file, _) = write_image(MemoryFile::default(), &contents(index), std::iter::empty())

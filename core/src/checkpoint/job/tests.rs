@@ -1,26 +1,10 @@
 use bytes::Bytes;
-use quorate_proto::raftpb::ConfState;
 
 use super::*;
-use crate::checkpoint::crash_disk::{CrashDisk, LOSSES};
-use crate::checkpoint::schema::MemberRecord;
-use crate::checkpoint::{STORAGE_VERSION, load};
+use crate::checkpoint::crash_disk::{CrashDisk, LOSSES, contents};
+use crate::checkpoint::load;
 use crate::mvcc::Store;
-use crate::types::{LeaseId, MemberId, Term};
-
-fn contents(index: u64) -> Contents {
-    Contents {
-        consistent_index: Index(index),
-        term: Term(2),
-        conf_state: ConfState::simple(vec![1], vec![]),
-        storage_version: Some(STORAGE_VERSION.to_owned()),
-        members: vec![MemberRecord {
-            id: MemberId(1),
-            ..MemberRecord::default()
-        }],
-        ..Contents::default()
-    }
-}
+use crate::types::LeaseId;
 
 fn row(main: i64) -> Row {
     Row {
