@@ -12,8 +12,9 @@ use quorate_proto::etcdserverpb as pb;
 use quorate_proto::raftpb;
 
 use crate::auth::{Identity, TokenChange};
+use crate::corruption::{Finding, Hashed, PeerHash};
 use crate::error::RequestError;
-use crate::types::{ClusterId, Index, LeaseId, MemberId, Term, Ticket, WriteNumber};
+use crate::types::{ClusterId, Index, LeaseId, MemberId, Revision, Term, Ticket, WriteNumber};
 
 /// What can happen to a member.
 #[derive(Debug)]
@@ -68,6 +69,8 @@ pub enum Input {
         /// Whether the receiver has taken all of it.
         done: bool,
     },
+    /// The answer to [`Output::GatherHashes`].
+    HashesGathered(Gathered),
     /// A message to this member could not be delivered.
     Unreachable(MemberId),
     /// The links to another member came up, or went down.
@@ -84,6 +87,17 @@ pub enum Input {
         /// Its server version.
         version: Option<String>,
     },
+}
+
+/// Hashes of the members' data, as far as they could be had.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gathered {
+    /// The number of the question.
+    pub number: u64,
+    /// This member's own, if it was asked for.
+    pub own: Option<Result<Hashed, RequestError>>,
+    /// What the others said; one for each that was asked.
+    pub peers: Vec<PeerHash>,
 }
 
 /// What a client or the shell can ask of a node. Requests are legal by construction: the checks of
@@ -243,6 +257,18 @@ pub enum Output {
     /// What the tokens of this member's shell are good for has changed. To be done before the replies of the same
     /// flush are given.
     Token(TokenChange),
+    /// Ask these members for the hash of their data, through their peer ports, at this revision; without one, hash this
+    /// member's own at the newest revision first, and ask the others at that. Then [`Input::HashesGathered`].
+    GatherHashes {
+        /// Names the answer.
+        number: u64,
+        /// The revision; `None` if it follows from the own hash.
+        revision: Option<Revision>,
+        /// Whom to ask.
+        peers: Vec<MemberId>,
+    },
+    /// Members were compared, and this is worth a line in the log.
+    Compared(Vec<Finding>),
     /// The set of other members or their addresses changed: connect to exactly these.
     Peers(Vec<Peer>),
     /// This member must end; the reason is for the log. Nothing comes after it.
@@ -311,6 +337,11 @@ pub struct Config {
     pub learners_max: usize,
     /// `--strict-reconfig-check`: refuse a change of members that would endanger the quorum.
     pub strict_reconfig_check: bool,
+    /// `--corrupt-check-time`: how often the leader compares all members' data; zero is never.
+    pub corrupt_check_interval: Duration,
+    /// `--compact-hash-check-time` with feature gate CompactHashCheck: how often the leader compares the hashes of
+    /// compactions.
+    pub compact_hash_check_interval: Option<Duration>,
     /// Feature gate LeaseCheckpoint.
     pub lease_checkpoint: bool,
     /// Write a checkpoint when the log since the last one exceeds both this and what the data were then, in bytes.

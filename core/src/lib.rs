@@ -10,6 +10,7 @@ pub mod auth;
 pub mod boundary;
 pub mod checkpoint;
 pub mod consensus;
+pub mod corruption;
 pub mod disk;
 pub mod error;
 pub mod lease;

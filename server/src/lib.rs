@@ -19,6 +19,7 @@
 pub mod auth;
 mod bootstrap;
 pub mod compactor;
+mod comparison;
 pub mod config;
 #[cfg(not(madsim))]
 #[expect(

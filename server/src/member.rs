@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use crate::auth::Guard;
 use crate::bootstrap::{self, Beginning};
 use crate::compactor;
+use crate::comparison::Question;
 use crate::config::{Config, texts};
 use crate::driver::clock::Clock;
 use crate::driver::consensus::{Consensus, Exits};
@@ -88,6 +89,8 @@ struct Links {
     transport: Arc<Transport>,
     /// Snapshots that come in.
     arrivals: Arc<Queue<snapshots::Work>>,
+    /// Where the node asks for hashes.
+    comparisons: mpsc::UnboundedSender<Question>,
     lease: lease::Config,
 }
 
@@ -138,12 +141,14 @@ impl Member {
         let compacting = compactor::run(config.retention, Arc::clone(&state));
         tokio::spawn(Home::current().run(compacting));
         let arrivals = Arc::new(Queue::default());
+        let (comparisons, questions) = mpsc::unbounded_channel();
         let peers = start_peers(
             config,
             metadata,
             dealer.deal(),
             peer_listeners,
             Intake::new(Arc::clone(&arrivals)),
+            questions,
             ended,
         )?;
         dealer.parts.peers = Some(Arc::clone(&peers.transport));
@@ -158,6 +163,7 @@ impl Member {
             Links {
                 transport: Arc::clone(&peers.transport),
                 arrivals,
+                comparisons,
                 lease: bootstrap::lease_config(config),
             },
             ended,
@@ -259,6 +265,7 @@ impl Driver {
             log: Arc::clone(&log),
             checkpoints: Arc::clone(&checkpoints),
             peers: Peers::new(Arc::clone(&links.transport)),
+            comparisons: links.comparisons,
             stop: ended.clone(),
         };
         let consensus = Consensus::new(node, dealer.parts.clock, Arc::clone(&state), exits);
@@ -331,6 +338,7 @@ fn start_peers(
     core: CoreParts,
     listeners: Vec<Bound>,
     snapshots: Intake,
+    questions: mpsc::UnboundedReceiver<Question>,
     ended: &mpsc::UnboundedSender<String>,
 ) -> Result<PeerThread, StartError> {
     for listener in &listeners {
@@ -348,6 +356,7 @@ fn start_peers(
         listeners,
         core,
         snapshots,
+        questions,
         ended: ended.clone(),
     })?)
 }
@@ -391,6 +400,11 @@ fn node_config(
         quota_bytes: config.quota_bytes,
         learners_max: config.max_learners,
         strict_reconfig_check: config.strict_reconfig_check,
+        corrupt_check_interval: config.corrupt_check_interval,
+        compact_hash_check_interval: config
+            .gates
+            .enabled("CompactHashCheck")
+            .then_some(config.compact_hash_check_interval),
         lease_checkpoint: config.gates.enabled("LeaseCheckpoint"),
         checkpoint_bytes_min: tuning.checkpoint_bytes_min,
         log_bytes_in_memory_max: tuning.log_bytes_in_memory_max,

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::comparison::{self, Question};
 use crate::config::ETCD_VERSION;
 use crate::driver::queue::Queue;
 use crate::driver::snapshots::Intake;
@@ -91,6 +92,8 @@ pub(crate) struct PeerParts {
     pub(crate) core: CoreParts,
     /// Takes snapshots.
     pub(crate) snapshots: Intake,
+    /// What the node wants to know of the others' data.
+    pub(crate) questions: mpsc::UnboundedReceiver<Question>,
     /// Told when a peer says that this member is no longer one.
     pub(crate) ended: mpsc::UnboundedSender<String>,
 }
@@ -111,8 +114,9 @@ impl PeerThread {
         let thread = runtime.start("peers", {
             let transport = Arc::clone(&transport);
             move || {
-                let snapshots = parts.snapshots;
-                serve(transport, parts.listeners, parts.core, snapshots, stopped)
+                let (snapshots, questions) = (parts.snapshots, parts.questions);
+                let (listeners, core) = (parts.listeners, parts.core);
+                serve(transport, listeners, core, snapshots, questions, stopped)
             }
         })?;
         Ok(Self {
@@ -151,6 +155,7 @@ async fn serve(
     listeners: Vec<Bound>,
     parts: CoreParts,
     snapshots: Intake,
+    questions: mpsc::UnboundedReceiver<Question>,
     stopped: watch::Receiver<bool>,
 ) {
     let (state, inbox) = (Arc::clone(&parts.state), Arc::clone(&parts.inbox));
@@ -162,7 +167,13 @@ async fn serve(
         Arc::clone(&state),
         Arc::clone(&inbox),
     ));
-    tokio::spawn(watch_activity(Arc::clone(&transport), inbox));
+    tokio::spawn(watch_activity(Arc::clone(&transport), Arc::clone(&inbox)));
+    tokio::spawn(comparison::answer_forever(
+        questions,
+        Arc::clone(&transport),
+        Arc::clone(&state),
+        inbox,
+    ));
     let local = Local {
         state,
         home,
@@ -323,14 +334,12 @@ impl LocalNode for Local {
     }
 
     async fn hash_kv(&self, revision: Revision) -> Result<pb::HashKvResponse, RequestError> {
-        let view = self.state.view.clone();
-        let hashed = tokio::task::spawn_blocking(move || view.hash_kv(revision)).await;
-        let hashed = hashed.map_err(|_| RequestError::Stopped)??;
+        let hashed = comparison::hash_own(&self.state, revision).await?;
         Ok(pb::HashKvResponse {
-            header: Some(self.state.header(0)),
-            hash: hashed.hash,
-            compact_revision: hashed.compact_revision.0,
-            hash_revision: hashed.hash_revision.0,
+            header: Some(self.state.header(hashed.newest.0)),
+            hash: hashed.hash.hash,
+            compact_revision: hashed.hash.compact_revision.0,
+            hash_revision: hashed.hash.hash_revision.0,
         })
     }
 

@@ -20,6 +20,7 @@ use tracing::warn;
 
 use crate::auth::AuthOptionsError;
 use crate::bootstrap::{self, BootstrapError};
+use crate::comparison;
 use crate::config::{Config, Url};
 use crate::host::SharedDisk;
 use crate::io::listener::{self, Bound};
@@ -61,6 +62,9 @@ pub enum StartError {
     /// The disk holds no member that could start.
     #[error(transparent)]
     Bootstrap(Box<BootstrapError>),
+    /// What the disk holds differs from what the other members have.
+    #[error("{0}")]
+    Inconsistent(String),
     /// The system gives no more threads or event queues.
     #[error("the system refuses a thread: {0}")]
     System(#[from] std::io::Error),
@@ -204,6 +208,10 @@ async fn run_on<D: SharedDisk>(
     let beginning = bootstrap::begin(config, disk.clone(), log).await?;
     let metadata = beginning.metadata;
     lines::starting_member(metadata.member, metadata.cluster);
+    if initialized && config.gates.enabled("InitialCorruptCheck") {
+        let checked = comparison::at_start(config, metadata, &beginning.recovered).await;
+        checked.map_err(StartError::Inconsistent)?;
+    }
 
     let (ended, mut ends) = mpsc::unbounded_channel();
     let member = Member::start(

@@ -15,6 +15,7 @@
 
 mod applying;
 mod check;
+mod corruption;
 mod membership;
 mod recover;
 mod renewals;
@@ -40,6 +41,7 @@ use crate::consensus::{self, Consensus, Proposal};
 use crate::error::RequestError;
 use crate::mvcc::View;
 use crate::types::{Index, MemberId, Revision, Term, Ticket, Time};
+use corruption::Comparisons;
 use renewals::Renewals;
 use snapshots::{Incoming, Sending};
 use upkeep::{Checkpoints, Leadership, Upkeep};
@@ -76,6 +78,8 @@ pub struct Node {
     upkeep: Upkeep,
     /// Checkpoints.
     checkpoints: Checkpoints,
+    /// Comparisons of the members' data.
+    comparisons: Comparisons,
     /// A snapshot that raft has not seen yet.
     incoming: Option<Incoming>,
     /// The state of the snapshot that raft has taken, until the log begins anew.
@@ -176,6 +180,11 @@ impl Node {
             leadership: Leadership::new(now),
             upkeep: Upkeep::new(now),
             checkpoints,
+            comparisons: Comparisons::new(
+                now,
+                config.corrupt_check_interval,
+                config.compact_hash_check_interval,
+            ),
             incoming: None,
             accepted: None,
             sending: BTreeMap::new(),
@@ -232,6 +241,7 @@ impl Node {
                 image,
             } => self.on_snapshot(from, message, image),
             Input::SnapshotSent { to, done } => self.on_snapshot_sent(to, done),
+            Input::HashesGathered(gathered) => self.on_gathered(gathered),
             Input::Unreachable(member) => self.consensus.report_unreachable(member),
             Input::PeerActivity { member, is_active } => self.on_activity(member, is_active),
             Input::PeerVersion { member, version } => {
@@ -429,7 +439,7 @@ impl Node {
 
     fn release_reads(&mut self) {
         for ticket in self.reads.release(self.state.index) {
-            if !self.confirm_renewal(ticket) {
+            if !self.confirm_renewal(ticket) && !self.confirm_comparison(ticket) {
                 self.reply(ticket, Ok(Response::ReadReady));
             }
         }

@@ -8,7 +8,7 @@ use crate::auth::Auth;
 use crate::checkpoint::{self, MemberRecord};
 use crate::lease::{self, Lessor};
 use crate::member::{Membership, bootstrap_change};
-use crate::mvcc::Store;
+use crate::mvcc::{Store, View};
 use crate::types::{Index, Term};
 
 /// Where a member begins: the state that its checkpoint holds, and the log after it.
@@ -83,6 +83,16 @@ impl Recovered {
             state: State::new(Lessor::new(lease)),
             is_bootstrap: true,
         }
+    }
+
+    /// The data that it begins with.
+    pub fn view(&self) -> View {
+        self.state.store.view()
+    }
+
+    /// The members that it knows of, by id.
+    pub fn members(&self) -> Vec<MemberRecord> {
+        self.state.membership.members().cloned().collect()
     }
 
     /// A member that joins a running cluster: it knows nothing, and its leader tells it everything.

@@ -163,6 +163,7 @@ impl Node {
         }
         self.publish();
         self.raise_no_space();
+        self.compare_when_due();
         if self.consensus.is_leader() {
             self.end_leases();
             self.settle_cluster_version();
@@ -249,7 +250,9 @@ impl Node {
         {
             for (ticket, _) in self.reads.expire(start_last) {
                 self.renewals.remove(&ticket);
-                self.reply(ticket, Err(RequestError::Timeout));
+                if !self.give_up_comparison(ticket) {
+                    self.reply(ticket, Err(RequestError::Timeout));
+                }
             }
         }
         self.expire_renewals(start_last);

@@ -6,13 +6,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 use quorate_core::boundary::{
-    Config, Input, MembersChange, Output, Request, RequestIds, Response, SnapshotRecord, Write,
+    Config, Gathered, Input, MembersChange, Output, Request, RequestIds, Response, SnapshotRecord,
+    Write,
 };
 use quorate_core::checkpoint::{self, Arrival, DATABASE, MemberRecord};
+use quorate_core::corruption::{Finding, HashRefusal, Hashed, PeerHash};
 use quorate_core::disk::{Disk as _, DiskFile as _};
 use quorate_core::lease;
 use quorate_core::node::{LogContents, Node, ReceivedImage, Recovered, Status};
-use quorate_core::{ClusterId, Index, MemberId, RequestError, Term, Ticket, Time, WriteNumber};
+use quorate_core::{
+    ClusterId, Index, MemberId, RequestError, Revision, Term, Ticket, Time, WriteNumber,
+};
 use quorate_proto::{etcdserverpb as pb, raftpb};
 
 use super::memory_disk::MemoryDisk;
@@ -56,6 +60,12 @@ pub(crate) struct Cluster {
     pub(crate) lost_snapshots: u64,
     /// Received images that were not wanted.
     pub(crate) discarded: u64,
+    /// Whether members are compared, each second.
+    pub(crate) compares: bool,
+    /// Whether the hashes of compactions are, each second.
+    pub(crate) compares_compactions: bool,
+    /// What comparisons have found.
+    pub(crate) findings: Vec<Finding>,
 }
 
 pub(crate) fn member(id: u64) -> MemberRecord {
@@ -90,6 +100,9 @@ impl Cluster {
             peers: BTreeMap::new(),
             lost_snapshots: 0,
             discarded: 0,
+            compares: false,
+            compares_compactions: false,
+            findings: Vec::new(),
         };
         for id in 1..=size {
             let recovered = Recovered::fresh(&members, lease::Config::default());
@@ -115,6 +128,10 @@ impl Cluster {
             request_bytes_max: 1 << 20,
             quota_bytes: 1 << 30,
             learners_max: 1,
+            corrupt_check_interval: Duration::from_secs(u64::from(self.compares)),
+            compact_hash_check_interval: self
+                .compares_compactions
+                .then_some(Duration::from_secs(1)),
             strict_reconfig_check: self.strict_reconfig_check,
             lease_checkpoint: false,
             checkpoint_bytes_min: self.checkpoint_bytes_min,
@@ -236,8 +253,46 @@ impl Cluster {
                 let peers = peers.iter().map(|peer| peer.member.0).collect();
                 self.peers.insert(id, peers);
             }
+            Output::GatherHashes {
+                number,
+                revision,
+                peers,
+            } => self.gather(id, number, revision, &peers),
+            Output::Compared(findings) => self.findings.extend(findings),
             Output::StoreAdvanced | Output::Token(_) => {}
         }
+    }
+
+    fn gather(&mut self, id: u64, number: u64, revision: Option<Revision>, peers: &[MemberId]) {
+        let hashed = |cluster: &Self, id: u64, revision| {
+            let view = cluster.nodes[&id].view();
+            let newest = view.revision();
+            view.hash_kv(revision).map(|hash| Hashed { hash, newest })
+        };
+        let own = match revision {
+            Some(_) => None,
+            None => Some(hashed(self, id, Revision(0))),
+        };
+        let at = match &own {
+            Some(own) => own
+                .as_ref()
+                .map_or(Revision(0), |own| own.hash.hash_revision),
+            None => revision.expect("there is one or the other"),
+        };
+        let ask = |member: &MemberId| {
+            let is_there = self.nodes.contains_key(&member.0) && !self.cut_off.contains(&member.0);
+            let answer = match is_there.then(|| hashed(self, member.0, at)) {
+                Some(Ok(hashed)) => Ok(hashed),
+                Some(Err(RequestError::Compacted)) => Err(HashRefusal::Compacted),
+                Some(Err(_)) => Err(HashRefusal::FutureRevision),
+                None => Err(HashRefusal::NoAnswer("it is away".into())),
+            };
+            let member = *member;
+            PeerHash { member, answer }
+        };
+        let peers = peers.iter().map(ask).collect();
+        let gathered = Gathered { number, own, peers };
+        self.handle(id, Input::HashesGathered(gathered));
     }
 
     pub(crate) fn handle(&mut self, id: u64, input: Input) {

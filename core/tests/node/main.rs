@@ -3,6 +3,7 @@
 //! The simulator does this with faults.
 
 mod cluster;
+mod corruption;
 mod members;
 mod memory_disk;
 mod snapshots;

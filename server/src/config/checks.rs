@@ -37,6 +37,11 @@ pub(super) fn check(settings: &Settings, origin: Origin) -> Result<Vec<Notice>, 
         let given = duration_text(settings.duration("compact-hash-check-time"));
         return Err(format!("--compact-hash-check-time must be >0 (set to {given})").into());
     }
+    // etcd takes it, and panics when its ticker is made.
+    if settings.duration("corrupt-check-time") < 0 {
+        let given = duration_text(settings.duration("corrupt-check-time"));
+        return Err(format!("--corrupt-check-time must be >=0 (set to {given})").into());
+    }
     if settings.text("name") == "default" {
         notices.push(Notice::warn(
             "it isn't recommended to use default name, please set a value for --name. Note that etcd might run into \

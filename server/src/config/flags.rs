@@ -275,8 +275,8 @@ pub(crate) const FLAGS: &[Flag] = &[
     tracing("distributed-tracing-instance-id", Text, "", "Name of this member there."),
     tracing("distributed-tracing-sampling-rate", Signed, "0", "Traces of a million requests."),
 
-    feature("corrupt-check-time", Duration, "0s", NotYet, "Time between two comparisons of the members' data; 0 is never."),
-    feature("compact-hash-check-time", Duration, "1m", NoEffect("only gate CompactHashCheck looks at it"), "Time between two comparisons of compaction hashes."),
+    feature("corrupt-check-time", Duration, "0s", Works, "Time between two comparisons of the members' data; 0 is never."),
+    feature("compact-hash-check-time", Duration, "1m", Works, "Time between two comparisons of compaction hashes."),
     feature("compaction-batch-limit", Signed, "0", NoEffect(IN_SLICES), "Revisions in one slice of a compaction; 0 is 1000."),
     feature("compaction-sleep-interval", Duration, "0s", NoEffect(IN_SLICES), "Pause between two slices of a compaction; 0 is 10ms."),
     feature("watch-progress-notify-interval", Duration, "0s", Works, "Time between two progress notifications; 0 is 10m."),

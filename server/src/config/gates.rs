@@ -52,14 +52,14 @@ const fn gate(name: &'static str, stage: Stage, default: bool, support: Support)
 pub const GATES: [Gate; 11] = [
     gate("AllAlpha", Stage::Alpha, false, Support::Works),
     gate("AllBeta", Stage::Beta, false, Support::Works),
-    gate("CompactHashCheck", Stage::Alpha, false, Support::NotYet),
+    gate("CompactHashCheck", Stage::Alpha, false, Support::Works),
     gate(
         "FastLeaseKeepAlive",
         Stage::Beta,
         true,
         Support::NoEffect("keep-alives never wait for the applied index"),
     ),
-    gate("InitialCorruptCheck", Stage::Alpha, false, Support::NotYet),
+    gate("InitialCorruptCheck", Stage::Alpha, false, Support::Works),
     gate("LeaseCheckpoint", Stage::Alpha, false, Support::Works),
     gate(
         "LeaseCheckpointPersist",

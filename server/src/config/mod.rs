@@ -99,6 +99,10 @@ pub struct Config {
     pub strict_reconfig_check: bool,
     /// `--max-learners`.
     pub max_learners: usize,
+    /// `--corrupt-check-time`; zero is never.
+    pub corrupt_check_interval: Duration,
+    /// `--compact-hash-check-time`.
+    pub compact_hash_check_interval: Duration,
     /// `--feature-gates`.
     pub gates: FeatureGates,
 
@@ -385,6 +389,10 @@ impl Config {
             retention: checks::retention(settings)?,
             strict_reconfig_check: settings.bool("strict-reconfig-check"),
             max_learners: usize::try_from(settings.signed("max-learners")).unwrap_or(0),
+            corrupt_check_interval: positive(settings.duration("corrupt-check-time"))
+                .unwrap_or_default(),
+            compact_hash_check_interval: positive(settings.duration("compact-hash-check-time"))
+                .expect("it was checked"),
             gates: settings.gates(),
             quota_bytes: match settings.signed("quota-backend-bytes") {
                 0 => QUOTA_BYTES_DEFAULT,

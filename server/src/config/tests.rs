@@ -183,6 +183,10 @@ fn settings_that_do_not_fit_together_are_refused_in_etcds_words() {
             "error parsing CompactionRetention: time: invalid duration \"x\"",
         ),
         (
+            "--corrupt-check-time=-1s",
+            "--corrupt-check-time must be >=0 (set to -1s)",
+        ),
+        (
             "--compact-hash-check-time=0",
             "--compact-hash-check-time must be >0 (set to 0s)",
         ),
@@ -297,8 +301,8 @@ fn what_is_not_there_yet_is_refused_unless_it_asks_for_the_default() {
         );
     }
     assert_eq!(
-        error("--feature-gates=InitialCorruptCheck=true"),
-        "feature gate InitialCorruptCheck is not supported yet by this version"
+        error("--feature-gates=PriorityRequest=true"),
+        "feature gate PriorityRequest is not supported yet by this version"
     );
     assert_eq!(
         error("--listen-peer-urls=https://127.0.0.1:1"),

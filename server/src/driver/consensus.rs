@@ -21,6 +21,7 @@ use super::clock::Clock;
 use super::log_writer;
 use super::queue::Queue;
 use super::tickets::slot_of;
+use crate::comparison::{self, Question};
 use crate::host::Worker;
 use crate::io::mailbox::{Mailbox, Reply};
 use crate::peer::Peers;
@@ -34,6 +35,8 @@ pub(crate) struct Exits {
     pub(crate) log: Arc<Queue<log_writer::Work>>,
     pub(crate) checkpoints: Arc<Queue<checkpointer::Work>>,
     pub(crate) peers: Peers,
+    /// Asks members for the hashes of their data.
+    pub(crate) comparisons: tokio::sync::mpsc::UnboundedSender<Question>,
     /// Told once, when the node itself wants to end.
     pub(crate) stop: tokio::sync::mpsc::UnboundedSender<String>,
 }
@@ -163,6 +166,20 @@ impl Consensus {
                 self.exits.checkpoints.push(work);
             }
             Output::Discard(install) => self.log_work.push(log_writer::Work::Discard(install)),
+            Output::GatherHashes {
+                number,
+                revision,
+                peers,
+            } => {
+                let question = Question {
+                    number,
+                    revision,
+                    peers,
+                };
+                // The peer thread ends before this one; then nothing is compared any more.
+                let _ = self.exits.comparisons.send(question);
+            }
+            Output::Compared(findings) => comparison::log_findings(self.state.member, &findings),
             Output::StoreAdvanced => self.store_advanced = true,
             Output::Token(_) => unreachable!("taken up before"),
             Output::Peers(peers) => self.exits.peers.update(peers),

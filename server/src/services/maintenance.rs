@@ -13,6 +13,7 @@ use super::caller::Caller;
 use super::leader_watch::ResponseStream;
 use super::propose::propose;
 use super::{mismatch, not_offered, snapshot, status};
+use crate::comparison;
 use crate::config::ETCD_VERSION;
 use crate::io::core;
 use crate::state::ServerState;
@@ -59,18 +60,14 @@ impl maintenance_server::Maintenance for Maintenance {
         Caller::of(&request).require_admin().await?;
         let revision = Revision(request.into_inner().revision);
         let state = core::state();
-        let view = state.view.clone();
-        let begun = Instant::now();
-        let hashed = tokio::task::spawn_blocking(move || view.hash_kv(revision))
+        let hashed = comparison::hash_own(&state, revision)
             .await
-            .map_err(|_| Status::internal("quorate: the hash was cut off"))?
             .map_err(|error| status(&error))?;
-        state.metrics.hash_revision.observe(begun.elapsed());
         Ok(Response::new(pb::HashKvResponse {
             header: Some(state.header(0)),
-            hash: hashed.hash,
-            compact_revision: hashed.compact_revision.0,
-            hash_revision: hashed.hash_revision.0,
+            hash: hashed.hash.hash,
+            compact_revision: hashed.hash.compact_revision.0,
+            hash_revision: hashed.hash.hash_revision.0,
         }))
     }
 

@@ -2,6 +2,7 @@
 
 mod auth;
 mod changes;
+mod corruption;
 mod one_member;
 mod pages;
 mod snapshots;

@@ -189,6 +189,8 @@ impl State {
             request_bytes_max: 1_572_864,
             quota_bytes: -1,
             learners_max: 1,
+            corrupt_check_interval: std::time::Duration::ZERO,
+            compact_hash_check_interval: None,
             strict_reconfig_check: true,
             lease_checkpoint: false,
             checkpoint_bytes_min: CHECKPOINT_BYTES_MIN,

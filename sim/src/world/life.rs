@@ -212,6 +212,8 @@ impl World {
             request_bytes_max: 1 << 20,
             quota_bytes: -1,
             learners_max: 1,
+            corrupt_check_interval: std::time::Duration::ZERO,
+            compact_hash_check_interval: None,
             // What is checked about the others' links would refuse most changes under faults.
             strict_reconfig_check: false,
             lease_checkpoint: false,

@@ -173,6 +173,11 @@ impl World {
             }
             Output::Checkpoint(job) => self.want_checkpoint(member, job),
             Output::Reply { ticket, result } => self.on_reply(member, ticket, result)?,
+            Output::GatherHashes { .. } | Output::Compared(_) => {
+                let detail =
+                    format!("{member:?} compares members, which this world never asks for");
+                return Err(Violation::new("contract.output", detail));
+            }
             Output::StoreAdvanced | Output::Peers(_) | Output::Token(_) => {}
             Output::Stop(_) if self.is_removed(member) => {
                 self.count("removed member said farewell");
