@@ -26,20 +26,9 @@ impl kv_server::Kv for Kv {
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
         let caller = Caller::of(&request);
-        let range = request.into_inner();
-        if !range.serializable && core::state().is_learner() {
-            return Err(status(&RequestError::NotSupportedForLearner));
-        }
-        request::check_range(&range).map_err(|error| status(&error))?;
-        if !range.serializable {
-            read_index().await?;
-        }
-        let may_read =
-            |rules: &Rules, who: &Identity| rules.permit_range(who, &range.key, &range.range_end);
-        let permit = caller.permit(may_read).await?;
-        let response = read_range(range).await?;
-        permit.check_again()?;
-        Ok(Response::new(response))
+        range_for(&caller, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     type RangeStreamStream = ResponseStream<pb::RangeStreamResponse>;
@@ -81,15 +70,9 @@ impl kv_server::Kv for Kv {
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
         let caller = Caller::of(&request);
-        let delete = request.into_inner();
-        request::check_delete_range(&delete).map_err(|error| status(&error))?;
-        match propose(&caller, |internal| internal.delete_range = Some(delete)).await? {
-            Answer::DeleteRange(mut response) => {
-                core::with(|core| core.state().fill(&mut response.header));
-                Ok(Response::new(response))
-            }
-            _ => Err(mismatch()),
-        }
+        delete_for(&caller, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn txn(
@@ -97,29 +80,9 @@ impl kv_server::Kv for Kv {
         request: Request<pb::TxnRequest>,
     ) -> Result<Response<pb::TxnResponse>, Status> {
         let caller = Caller::of(&request);
-        let txn = request.into_inner();
-        let state = core::state();
-        request::check_txn(&txn, state.limits.txn_operations_max)
-            .map_err(|error| status(&error))?;
-        let mut response = if request::is_read_only(&txn) {
-            if !request::is_serializable(&txn) {
-                read_index().await?;
-            }
-            let permit = caller
-                .permit(|rules, who| permit_read_txn(rules, who, &txn))
-                .await?;
-            // As many ranges as a transaction may hold, each of any size.
-            let response = beside(move || state.view.read_txn(&txn)).await?;
-            permit.check_again()?;
-            response
-        } else {
-            match propose(&caller, |internal| internal.txn = Some(txn)).await? {
-                Answer::Txn(response) => response,
-                _ => return Err(mismatch()),
-            }
-        };
-        core::with(|core| core.state().fill(&mut response.header));
-        Ok(Response::new(response))
+        txn_for(&caller, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn compact(
@@ -137,6 +100,69 @@ impl kv_server::Kv for Kv {
             _ => Err(mismatch()),
         }
     }
+}
+
+/// Reads a range in the name of a caller.
+pub(super) async fn range_for(
+    caller: &Caller,
+    range: pb::RangeRequest,
+) -> Result<pb::RangeResponse, Status> {
+    if !range.serializable && core::state().is_learner() {
+        return Err(status(&RequestError::NotSupportedForLearner));
+    }
+    request::check_range(&range).map_err(|error| status(&error))?;
+    if !range.serializable {
+        read_index().await?;
+    }
+    let may_read =
+        |rules: &Rules, who: &Identity| rules.permit_range(who, &range.key, &range.range_end);
+    let permit = caller.permit(may_read).await?;
+    let response = read_range(range).await?;
+    permit.check_again()?;
+    Ok(response)
+}
+
+/// Deletes a range in the name of a caller.
+pub(super) async fn delete_for(
+    caller: &Caller,
+    delete: pb::DeleteRangeRequest,
+) -> Result<pb::DeleteRangeResponse, Status> {
+    request::check_delete_range(&delete).map_err(|error| status(&error))?;
+    match propose(caller, |internal| internal.delete_range = Some(delete)).await? {
+        Answer::DeleteRange(mut response) => {
+            core::with(|core| core.state().fill(&mut response.header));
+            Ok(response)
+        }
+        _ => Err(mismatch()),
+    }
+}
+
+/// Carries out a transaction in the name of a caller.
+pub(super) async fn txn_for(
+    caller: &Caller,
+    txn: pb::TxnRequest,
+) -> Result<pb::TxnResponse, Status> {
+    let state = core::state();
+    request::check_txn(&txn, state.limits.txn_operations_max).map_err(|error| status(&error))?;
+    let mut response = if request::is_read_only(&txn) {
+        if !request::is_serializable(&txn) {
+            read_index().await?;
+        }
+        let permit = caller
+            .permit(|rules, who| permit_read_txn(rules, who, &txn))
+            .await?;
+        // As many ranges as a transaction may hold, each of any size.
+        let response = beside(move || state.view.read_txn(&txn)).await?;
+        permit.check_again()?;
+        response
+    } else {
+        match propose(caller, |internal| internal.txn = Some(txn)).await? {
+            Answer::Txn(response) => response,
+            _ => return Err(mismatch()),
+        }
+    };
+    core::with(|core| core.state().fill(&mut response.header));
+    Ok(response)
 }
 
 /// Compacts for this member itself. What is compacted already is done.

@@ -25,23 +25,9 @@ impl lease_server::Lease for Lease {
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
         let caller = Caller::of(&request);
         caller.require_user().await?;
-        let mut grant = request.into_inner();
-        let ticket = core::take_ticket();
-        if grant.id == 0 {
-            // As etcd picks it: the request id without its sign.
-            grant.id = (ticket.0 & i64::MAX as u64) as i64;
-        }
-        match propose_as(ticket, &caller, |internal| {
-            internal.lease_grant = Some(grant)
-        })
-        .await?
-        {
-            Answer::LeaseGrant(mut response) => {
-                core::with(|core| core.state().fill(&mut response.header));
-                Ok(Response::new(response))
-            }
-            _ => Err(mismatch()),
-        }
+        grant_for(&caller, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn lease_revoke(
@@ -132,5 +118,27 @@ impl lease_server::Lease for Lease {
             }
             _ => Err(mismatch()),
         }
+    }
+}
+
+/// Grants a lease in the name of a caller.
+pub(super) async fn grant_for(
+    caller: &Caller,
+    mut grant: pb::LeaseGrantRequest,
+) -> Result<pb::LeaseGrantResponse, Status> {
+    let ticket = core::take_ticket();
+    if grant.id == 0 {
+        // As etcd picks it: the request id without its sign.
+        grant.id = (ticket.0 & i64::MAX as u64) as i64;
+    }
+    let granted = propose_as(ticket, caller, |internal| {
+        internal.lease_grant = Some(grant);
+    });
+    match granted.await? {
+        Answer::LeaseGrant(mut response) => {
+            core::with(|core| core.state().fill(&mut response.header));
+            Ok(response)
+        }
+        _ => Err(mismatch()),
     }
 }

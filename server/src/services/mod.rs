@@ -8,6 +8,7 @@ mod admission;
 mod auth;
 mod caller;
 mod cluster;
+mod concurrency;
 mod forward;
 mod health;
 mod kv;
@@ -36,6 +37,8 @@ use quorate_net::grpc::etcdserverpb::lease_server::LeaseServer;
 use quorate_net::grpc::etcdserverpb::maintenance_server::MaintenanceServer;
 use quorate_net::grpc::etcdserverpb::watch_server::WatchServer;
 use quorate_net::grpc::health::health_server::HealthServer;
+use quorate_net::grpc::v3electionpb::election_server::ElectionServer;
+use quorate_net::grpc::v3lockpb::lock_server::LockServer;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::Service as _;
@@ -55,6 +58,8 @@ pub(crate) struct Services {
     cluster: ClusterServer<cluster::Cluster>,
     maintenance: MaintenanceServer<maintenance::Maintenance>,
     auth: AuthServer<auth::Auth>,
+    lock: LockServer<concurrency::Lock>,
+    election: ElectionServer<concurrency::Election>,
     health: HealthServer<health::Health>,
 }
 
@@ -71,6 +76,9 @@ impl Services {
             maintenance: MaintenanceServer::new(maintenance::Maintenance)
                 .max_decoding_message_size(receive_max),
             auth: AuthServer::new(auth::Auth).max_decoding_message_size(receive_max),
+            lock: LockServer::new(concurrency::Lock).max_decoding_message_size(receive_max),
+            election: ElectionServer::new(concurrency::Election)
+                .max_decoding_message_size(receive_max),
             health: HealthServer::new(health::Health),
         }
     }
@@ -113,9 +121,8 @@ impl Services {
             "etcdserverpb.Maintenance" => self.maintenance.clone().call(request),
             "etcdserverpb.Auth" => self.auth.clone().call(request),
             "grpc.health.v1.Health" => self.health.clone().call(request),
-            "v3lockpb.Lock" | "v3electionpb.Election" => {
-                return Progress::Answered(not_offered(service).into_http());
-            }
+            "v3lockpb.Lock" => self.lock.clone().call(request),
+            "v3electionpb.Election" => self.election.clone().call(request),
             unknown => {
                 let refused = Status::unimplemented(format!("unknown service {unknown}"));
                 return Progress::Answered(refused.into_http());

@@ -40,6 +40,14 @@ pub(super) async fn propose_as(
         })
 }
 
+/// Puts a request through the log without waiting for what becomes of it.
+pub(super) fn propose_unheard(who: Identity, fill: impl FnOnce(&mut pb::InternalRaftRequest)) {
+    let ticket = core::take_ticket();
+    if let Ok(entry) = encode(ticket, who, fill) {
+        drop(core::request_as(ticket, Request::Propose(entry)));
+    }
+}
+
 /// The log entry of a request. Not part of the future, which would hold the large message for its whole life.
 fn encode(
     ticket: Ticket,

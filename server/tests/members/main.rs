@@ -2,6 +2,7 @@
 
 mod auth;
 mod changes;
+mod concurrency;
 mod corruption;
 mod one_member;
 mod pages;
