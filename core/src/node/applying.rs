@@ -102,6 +102,11 @@ impl Node {
         }
         if request.alarm.is_some() {
             self.refresh_alarms();
+            // The alarm is there: it speaks for all that was refused before it. What of that were still to be said
+            // after an operator has made room and ended it would raise it again for nothing.
+            if self.state.has_alarm(pb::AlarmType::Nospace) {
+                self.upkeep.wants_no_space_alarm = false;
+            }
         }
         self.announce_tokens();
         if let Some(set) = &request.cluster_member_attr_set {

@@ -45,6 +45,7 @@ pub(crate) struct Cluster {
     next_ticket: u64,
     pub(crate) log_bytes_in_memory_max: usize,
     pub(crate) checkpoint_bytes_min: u64,
+    pub(crate) quota_bytes: i64,
     /// The applied index of each checkpoint that any member asked for.
     pub(crate) checkpoints: Vec<Index>,
     pub(crate) strict_reconfig_check: bool,
@@ -92,6 +93,7 @@ impl Cluster {
             next_ticket: 1 << 32,
             log_bytes_in_memory_max: 1 << 20,
             checkpoint_bytes_min: u64::MAX,
+            quota_bytes: 1 << 30,
             checkpoints: Vec::new(),
             strict_reconfig_check: true,
             snapshots: Vec::new(),
@@ -126,7 +128,7 @@ impl Cluster {
             election_ticks: 10,
             pre_vote: true,
             request_bytes_max: 1 << 20,
-            quota_bytes: 1 << 30,
+            quota_bytes: self.quota_bytes,
             learners_max: 1,
             corrupt_check_interval: Duration::from_secs(u64::from(self.compares)),
             compact_hash_check_interval: self

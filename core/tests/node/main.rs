@@ -6,6 +6,7 @@ mod cluster;
 mod corruption;
 mod members;
 mod memory_disk;
+mod quota;
 mod snapshots;
 
 use std::collections::BTreeMap;
