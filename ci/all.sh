@@ -19,3 +19,4 @@ step "release build" cargo build --release --workspace
 step "simulation, fresh seeds" ci/simulate.sh
 step "simulation of the shell" ci/shell.sh
 step "kill -9 of real processes" ci/kill.sh
+step "the life of a cluster of real processes" ci/lifecycle.sh

@@ -1,9 +1,11 @@
 //! Three members as processes, with etcd's classic flags, and everything that may happen to a process.
 
-use std::fs::File;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+
+use rand::RngExt;
+
+use crate::process::Process;
 
 /// A cluster of real processes on this machine.
 pub(crate) struct Cluster {
@@ -11,12 +13,8 @@ pub(crate) struct Cluster {
 }
 
 struct Member {
-    arguments: Vec<String>,
-    binary: PathBuf,
-    log: PathBuf,
     client_url: String,
-    process: Option<Child>,
-    is_paused: bool,
+    process: Process,
 }
 
 impl Cluster {
@@ -53,13 +51,10 @@ impl Cluster {
             .collect();
             arguments.extend_from_slice(extra);
             let log = directory.join(format!("{name}.log"));
+            let command = vec![binary.to_string_lossy().into_owned()];
             Member {
-                arguments,
-                binary: binary.to_path_buf(),
-                log,
                 client_url: client,
-                process: None,
-                is_paused: false,
+                process: Process::new(command, arguments, log),
             }
         });
         Ok(Self {
@@ -79,83 +74,50 @@ impl Cluster {
     }
 
     pub(crate) fn start(&mut self, number: usize) -> Result<(), String> {
-        let member = &mut self.members[number];
-        let fail = |error: std::io::Error| format!("{}: {error}", member.binary.display());
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(&member.log)
-            .map_err(fail)?;
-        let errors = log.try_clone().map_err(fail)?;
-        let mut command = Command::new(&member.binary);
-        command
-            .args(&member.arguments)
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(errors);
-        member.process = Some(command.spawn().map_err(fail)?);
-        Ok(())
+        self.members[number].process.start()
     }
 
     /// The process of a member, if it runs.
     pub(crate) fn process_id(&self, number: usize) -> Option<u32> {
-        self.members[number].process.as_ref().map(Child::id)
+        self.members[number].process.id()
     }
 
     /// `kill -9`, and waits until the process is gone.
     pub(crate) fn kill(&mut self, number: usize) {
-        if let Some(mut process) = self.members[number].process.take() {
-            let _ = process.kill();
-            let _ = process.wait();
-            self.members[number].is_paused = false;
-        }
+        self.members[number].process.kill();
     }
 
     /// SIGSTOP or SIGCONT.
     pub(crate) fn pause(&mut self, number: usize, pause: bool) {
-        if let Some(process) = &self.members[number].process {
-            let signal = if pause { "-STOP" } else { "-CONT" };
-            let _ = Command::new("kill")
-                .args([signal, &process.id().to_string()])
-                .status();
-            self.members[number].is_paused = pause;
-        }
+        let signal = if pause { "-STOP" } else { "-CONT" };
+        self.members[number].process.signal(signal);
     }
 
     /// A member that ended although nobody killed it: its number and the end of its log.
     pub(crate) fn died(&mut self) -> Option<(usize, String)> {
-        for (number, member) in self.members.iter_mut().enumerate() {
-            let has_ended = member
-                .process
-                .as_mut()
-                .is_some_and(|process| !matches!(process.try_wait(), Ok(None)));
-            if has_ended {
-                let text = std::fs::read_to_string(&member.log).unwrap_or_default();
-                let lines: Vec<_> = text.lines().rev().take(12).collect();
-                return Some((
-                    number,
-                    lines.into_iter().rev().collect::<Vec<_>>().join("\n"),
-                ));
-            }
-        }
-        None
+        let mut members = self.members.iter_mut().enumerate();
+        members.find_map(|(number, member)| {
+            member.process.ended()?;
+            Some((number, member.process.last_lines()))
+        })
     }
 }
 
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for number in 0..self.members.len() {
-            self.kill(number);
+/// Ports that nobody uses now, below those that the system gives to outgoing connections: a member that is away keeps its
+/// port. They are all held until the last is found, so they differ.
+pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>, String> {
+    let mut random = rand::rng();
+    let mut listeners = Vec::new();
+    for _ in 0..10_000 {
+        if listeners.len() == count {
+            break;
         }
+        let port = random.random_range(10_000..32_000u16);
+        listeners.extend(TcpListener::bind(("127.0.0.1", port)));
     }
-}
-
-/// Ports that nobody uses now. They are all held until the last is found, so they differ.
-fn free_ports(count: usize) -> Result<Vec<u16>, String> {
-    let listeners = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0"))
-        .collect::<Result<Vec<_>, _>>();
-    let listeners = listeners.map_err(|error| format!("no free port: {error}"))?;
+    if listeners.len() < count {
+        return Err("no free port".into());
+    }
     listeners
         .iter()
         .map(|listener| {

@@ -1,13 +1,19 @@
 //! `quorate-bench`: Quorate beside a real etcd.
 //!
 //! Everything here drives two servers with the same requests and compares: what they answer (`differential`), how
-//! fast they do it (`compare`), what is left after crashes (`kill`). It never contains an expected number; the other
-//! server is the measure.
+//! fast they do it (`compare`), what is left after crashes (`kill`), after a whole life of a cluster (`lifecycle`) and
+//! after a move from one to the other (`migrate`). It never contains an expected number; the other server is the measure.
 
 mod cluster;
 mod compare;
 mod differential;
+mod fleet;
 mod kill;
+mod lifecycle;
+mod migrate;
+mod patience;
+mod process;
+mod recorded;
 
 use std::process::ExitCode;
 
@@ -31,6 +37,10 @@ enum Command {
     Load(compare::load::Options),
     /// Kills and pauses the members of a cluster under load and checks what its clients saw.
     Kill(kill::Options),
+    /// Takes a cluster under load through growth, replacements, cuts, full quotas and shrinking, beside a real etcd.
+    Lifecycle(lifecycle::Options),
+    /// Replaces a running etcd cluster by Quorate, one member at a time under load, and back.
+    Migrate(migrate::Options),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -40,6 +50,8 @@ async fn main() -> ExitCode {
         Command::Compare(options) => compare::run(&options).await,
         Command::Load(options) => compare::load::run(&options),
         Command::Kill(options) => kill::run(options).await,
+        Command::Lifecycle(options) => lifecycle::run(options).await,
+        Command::Migrate(options) => migrate::run(&options).await,
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

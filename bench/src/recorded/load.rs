@@ -1,6 +1,6 @@
-//! Clients that write and read a few keys through all members and record what they saw.
+//! Clients that write and read a few keys and record what they saw.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -21,28 +21,95 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const KEYS: usize = 8;
 
 /// What all clients share.
-pub(super) struct Shared {
-    pub(super) started: Instant,
-    pub(super) is_over: AtomicBool,
-    pub(super) history: Mutex<Vec<Operation>>,
+pub(crate) struct Shared {
+    started: Instant,
+    pub(crate) history: Mutex<Vec<Operation>>,
+    pub(crate) pulse: Mutex<Pulse>,
+    /// Requests that the server refused.
+    pub(crate) failed: AtomicU64,
+    /// Requests of which nobody can tell what became of them.
+    pub(crate) unknown: AtomicU64,
 }
 
 impl Shared {
-    pub(super) fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
+        let started = Instant::now();
         Arc::new(Self {
-            started: Instant::now(),
-            is_over: AtomicBool::new(false),
+            started,
             history: Mutex::default(),
+            pulse: Mutex::new(Pulse::new(started)),
+            failed: AtomicU64::new(0),
+            unknown: AtomicU64::new(0),
         })
     }
 
-    pub(super) fn now_ns(&self) -> u64 {
+    pub(crate) fn now_ns(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).expect("a short run")
+    }
+
+    /// Counts a request without an answer.
+    fn count(&self, refusal: Option<&Status>) {
+        let is_refused = refusal.is_some_and(|status| {
+            status.message().starts_with("etcdserver: ") && !status.message().contains("timed out")
+        });
+        let counter = if is_refused {
+            &self.failed
+        } else {
+            &self.unknown
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 }
 
+/// The longest time in which nobody had a value written.
+pub(crate) struct Pulse {
+    beats: u64,
+    last: Instant,
+    longest: Duration,
+}
+
+impl Pulse {
+    fn new(now: Instant) -> Self {
+        Self {
+            beats: 0,
+            last: now,
+            longest: Duration::ZERO,
+        }
+    }
+
+    /// A write was acknowledged.
+    fn beat(&mut self, now: Instant) {
+        self.beats += 1;
+        self.longest = self.longest.max(now.saturating_duration_since(self.last));
+        self.last = self.last.max(now);
+    }
+
+    /// How many writes were acknowledged so far.
+    pub(crate) fn beats(&self) -> u64 {
+        self.beats
+    }
+
+    /// The longest time without a write since this was asked last. What is under way counts as far as it has come, and
+    /// goes on counting from its beginning.
+    pub(crate) fn take_longest(&mut self, now: Instant) -> Duration {
+        let under_way = now.saturating_duration_since(self.last);
+        std::mem::take(&mut self.longest).max(under_way)
+    }
+}
+
+/// How a client works.
+pub(crate) struct Manner {
+    /// Makes its values its own.
+    pub(crate) number: usize,
+    pub(crate) seed: u64,
+    /// It rests this long after each operation.
+    pub(crate) rest: Duration,
+    /// It ends when this is set.
+    pub(crate) is_over: Arc<AtomicBool>,
+}
+
 /// Connections that come and go with the members.
-pub(super) fn connect(url: &str) -> Result<KvClient<Channel>, String> {
+pub(crate) fn connect(url: &str) -> Result<KvClient<Channel>, String> {
     let endpoint =
         Endpoint::from_shared(url.to_string()).map_err(|error| format!("{url}: {error}"))?;
     Ok(KvClient::new(
@@ -53,16 +120,16 @@ pub(super) fn connect(url: &str) -> Result<KvClient<Channel>, String> {
 }
 
 /// One client: one operation at a time, until told to end.
-pub(super) async fn client(
+pub(crate) async fn client(
     shared: Arc<Shared>,
-    number: usize,
+    manner: Manner,
     mut members: Vec<KvClient<Channel>>,
-    seed: u64,
 ) {
-    let mut random = SmallRng::seed_from_u64(seed ^ (number as u64) << 32);
+    let number = manner.number;
+    let mut random = SmallRng::seed_from_u64(manner.seed ^ (number as u64) << 32);
     let mut count = 0u64;
     let mut seen = [0i64; KEYS];
-    while !shared.is_over.load(Ordering::Relaxed) {
+    while !manner.is_over.load(Ordering::Relaxed) {
         count += 1;
         let place = random.random_range(0..KEYS);
         let value = format!("{number}-{count}");
@@ -72,15 +139,31 @@ pub(super) async fn client(
         operation.began_ns = shared.now_ns();
         let answer = tokio::time::timeout(PATIENCE, carry_out(member, &operation)).await;
         let ended_ns = shared.now_ns();
-        if let Ok(Ok(answer)) = answer {
-            let answer = Answer { ended_ns, ..answer };
-            seen[place] = learned(&operation, &answer, place).unwrap_or(seen[place]);
-            operation.answer = Some(answer);
-        }
-        let is_unknown = operation.answer.is_none();
+        let is_unknown = match answer {
+            Ok(Ok(answer)) => {
+                let answer = Answer { ended_ns, ..answer };
+                if matches!(answer.results[..], [Found::Put]) {
+                    let mut pulse = shared.pulse.lock().expect("no panic");
+                    pulse.beat(Instant::now());
+                }
+                seen[place] = learned(&operation, &answer, place).unwrap_or(seen[place]);
+                operation.answer = Some(answer);
+                false
+            }
+            Ok(Err(status)) => {
+                shared.count(Some(&status));
+                true
+            }
+            Err(_) => {
+                shared.count(None);
+                true
+            }
+        };
         shared.history.lock().expect("no panic").push(operation);
         if is_unknown {
             tokio::time::sleep(Duration::from_millis(20)).await;
+        } else if !manner.rest.is_zero() {
+            tokio::time::sleep(manner.rest).await;
         }
     }
 }
@@ -113,7 +196,8 @@ fn draw(
     }
 }
 
-fn all_keys() -> Keys {
+/// All keys that are judged.
+pub(super) fn all_keys() -> Keys {
     Keys {
         key: name(0),
         range_end: Some(name(KEYS)),
@@ -121,11 +205,23 @@ fn all_keys() -> Keys {
 }
 
 /// Everything, as one member has it.
-pub(super) async fn read_all(
+pub(crate) async fn read_all(
     shared: &Shared,
     member: &mut KvClient<Channel>,
 ) -> Result<Operation, Status> {
     let mut operation = Operation::of(u64::MAX, shared.now_ns(), Step::Get(all_keys()));
+    let answer = carry_out(member, &operation).await?;
+    let ended_ns = shared.now_ns();
+    operation.answer = Some(Answer { ended_ns, ..answer });
+    Ok(operation)
+}
+
+/// The last write of all.
+pub(super) async fn write_end(
+    shared: &Shared,
+    member: &mut KvClient<Channel>,
+) -> Result<Operation, Status> {
+    let mut operation = Operation::put(u64::MAX, shared.now_ns(), &name(0), "end");
     let answer = carry_out(member, &operation).await?;
     let ended_ns = shared.now_ns();
     operation.answer = Some(Answer { ended_ns, ..answer });
@@ -242,4 +338,35 @@ async fn swap(member: &mut KvClient<Channel>, operation: &Operation) -> Result<A
         succeeded: response.succeeded,
         results: results.collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_that_two_steps_share_counts_in_both() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut pulse = Pulse::new(start);
+        pulse.beat(at(10));
+        pulse.beat(at(40));
+        assert_eq!(pulse.take_longest(at(60)), Duration::from_millis(30));
+        pulse.beat(at(100));
+        assert_eq!(pulse.take_longest(at(101)), Duration::from_millis(60));
+        assert_eq!(pulse.take_longest(at(300)), Duration::from_millis(200));
+    }
+
+    #[test]
+    fn refusals_are_told_from_what_nobody_knows() {
+        let shared = Shared::new();
+        shared.count(Some(&Status::resource_exhausted(
+            "etcdserver: mvcc: database space exceeded",
+        )));
+        shared.count(Some(&Status::unavailable("etcdserver: request timed out")));
+        shared.count(Some(&Status::unavailable("connection closed")));
+        shared.count(None);
+        assert_eq!(shared.failed.load(Ordering::Relaxed), 1);
+        assert_eq!(shared.unknown.load(Ordering::Relaxed), 3);
+    }
 }
