@@ -314,6 +314,9 @@ pub struct SnapshotRecord {
     pub conf_state: raftpb::ConfState,
 }
 
+/// What [`Config::append_bytes_max`] is in etcd.
+pub const APPEND_BYTES_MAX: u64 = 1 << 20;
+
 /// What a member is told once, at its start.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -348,6 +351,8 @@ pub struct Config {
     pub checkpoint_bytes_min: u64,
     /// Entries kept in memory behind the slowest follower, in bytes; older ones are read from the log on disk.
     pub log_bytes_in_memory_max: usize,
+    /// One message to a follower carries at most about this many bytes of entries, and at least one entry.
+    pub append_bytes_max: u64,
     /// How long a proposal or read may wait before it times out.
     pub request_timeout: Duration,
     /// This member's name, published when it starts.

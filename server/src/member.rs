@@ -408,6 +408,7 @@ fn node_config(
         lease_checkpoint: config.gates.enabled("LeaseCheckpoint"),
         checkpoint_bytes_min: tuning.checkpoint_bytes_min,
         log_bytes_in_memory_max: tuning.log_bytes_in_memory_max,
+        append_bytes_max: boundary::APPEND_BYTES_MAX,
         request_timeout: config.request_timeout(),
         name: config.name.clone(),
         client_urls: texts(&config.advertise_client_urls),

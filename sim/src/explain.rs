@@ -68,9 +68,10 @@ fn settings(options: &Options) -> [(&'static str, String); 6] {
         yes(options.final_power_loss, "in the end all lose power"),
     );
     let storage = format!(
-        "checkpoint after {} B, {} B of log in memory, segments of {} B{}, a turn within {:?}",
+        "checkpoint after {} B, {} B of log in memory, {} B of it in a message, segments of {} B{}, a turn within {:?}",
         storage.checkpoint_bytes_min,
         storage.log_bytes_in_memory_max,
+        storage.append_bytes_max,
         storage.segment_bytes,
         yes(storage.prepares_segments, "prepared ahead"),
         ns(storage.turn_ns),

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use quorate_core::boundary::APPEND_BYTES_MAX;
+
 use crate::load::Load;
 use crate::network::NetworkOptions;
 use crate::plan::{Fault, Swarm};
@@ -78,6 +80,8 @@ pub struct StorageOptions {
     pub checkpoint_bytes_min: u64,
     /// `Config::log_bytes_in_memory_max`.
     pub log_bytes_in_memory_max: usize,
+    /// `Config::append_bytes_max`.
+    pub append_bytes_max: u64,
     /// The size of a log segment.
     pub segment_bytes: u64,
     /// Whether segments are prepared ahead of their use.
@@ -118,6 +122,7 @@ impl Options {
         options.safety_ns = 60 * SECOND;
         options.load.groups[0].clients = 8;
         options.load.set_rate(STANDARD_RATE);
+        options.storage.append_bytes_max = APPEND_BYTES_MAX;
         options.plan_swarm(seed);
         options
     }
@@ -140,7 +145,7 @@ impl Options {
                 .clamp(6 * election_ns, 40 * election_ns),
             final_power_loss: stream.chance(300_000),
             load: Load::draw(seed),
-            storage: StorageOptions::draw(stream),
+            storage: StorageOptions::draw(seed, stream),
             disk: DiskOptions::draw(stream, tick_ms * MILLISECOND),
             network: draw_network(stream, tick_ms * MILLISECOND),
             clocks: ClockOptions {
@@ -171,8 +176,11 @@ impl Options {
 }
 
 impl StorageOptions {
-    fn draw(stream: &mut Stream) -> Self {
+    fn draw(seed: u64, stream: &mut Stream) -> Self {
+        let appends = &mut Stream::new(seed, Purpose::Options, 1);
         Self {
+            // Entries that travel one by one are acknowledged one by one.
+            append_bytes_max: *appends.pick(&[APPEND_BYTES_MAX, APPEND_BYTES_MAX, 0, 300]),
             checkpoint_bytes_min: *stream.pick(&[500, 2_000, 20_000, 1 << 40]),
             log_bytes_in_memory_max: *stream.pick(&[0, 1_000, 10_000, 1 << 30]),
             segment_bytes: *stream.pick(&[4_096, 8_192, 65_536]),

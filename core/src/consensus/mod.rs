@@ -39,8 +39,6 @@ use snapshot::{Accepted, Restoring};
 use crate::boundary::{Config, Output, SnapshotRecord, Write};
 use crate::types::{Index, MemberId, Term, WriteNumber};
 
-/// One message carries at most about this many bytes of entries; etcd's value.
-const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 /// Appends in flight to one follower; etcd's value.
 const APPENDS_IN_FLIGHT_MAX: usize = 512;
 /// Committed entries handed to apply in one step, in bytes.
@@ -146,7 +144,7 @@ impl Consensus {
             election_tick: config.election_ticks as usize,
             heartbeat_tick: 1,
             applied: start.snapshot_index.0,
-            max_size_per_msg: MESSAGE_BYTES_MAX,
+            max_size_per_msg: config.append_bytes_max,
             max_inflight_msgs: APPENDS_IN_FLIGHT_MAX,
             check_quorum: true,
             pre_vote: config.pre_vote,
@@ -326,6 +324,16 @@ impl Consensus {
         self.raw.mut_store().set_conf_state(state.clone());
         self.reseed();
         Ok(convert::conf_state_out(&state))
+    }
+
+    /// The configuration that binds now.
+    pub(crate) fn conf_state(&self) -> raftpb::ConfState {
+        let state = self.raw.raft.prs().conf().to_conf_state();
+        raftpb::ConfState {
+            voters_outgoing: state.get_voters_outgoing().to_vec(),
+            learners_next: state.get_learners_next().to_vec(),
+            ..convert::conf_state_out(&state)
+        }
     }
 
     /// Everything up to this write is durable: what waited for it may go.

@@ -348,6 +348,11 @@ impl Node {
         self.consensus.is_leader()
     }
 
+    /// Who votes and who learns, as Raft counts them at this moment.
+    pub fn conf_state(&self) -> quorate_proto::raftpb::ConfState {
+        self.consensus.conf_state()
+    }
+
     fn on_message(&mut self, from: MemberId, message: quorate_proto::raftpb::Message) {
         // The transport knows who speaks; a message that claims another sender is not from a member.
         if message.from == from.0 && !self.state.membership.is_removed(from) {

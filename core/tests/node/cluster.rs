@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 use quorate_core::boundary::{
-    Config, Gathered, Input, MembersChange, Output, Request, RequestIds, Response, SnapshotRecord,
-    Write,
+    APPEND_BYTES_MAX, Config, Gathered, Input, MembersChange, Output, Request, RequestIds, Response,
+    SnapshotRecord, Write,
 };
 use quorate_core::checkpoint::{self, Arrival, DATABASE, MemberRecord};
 use quorate_core::corruption::{Finding, HashRefusal, Hashed, PeerHash};
@@ -138,6 +138,7 @@ impl Cluster {
             lease_checkpoint: false,
             checkpoint_bytes_min: self.checkpoint_bytes_min,
             log_bytes_in_memory_max: self.log_bytes_in_memory_max,
+            append_bytes_max: APPEND_BYTES_MAX,
             request_timeout: Duration::from_secs(7),
             name: format!("m{id}"),
             client_urls: vec![format!("http://10.0.0.{id}:2379")],

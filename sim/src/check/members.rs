@@ -72,16 +72,17 @@ impl History {
         Self(BTreeMap::from([(0, founders)]))
     }
 
-    /// The next entry is committed.
-    pub fn push(&mut self, entry: &Entry) {
+    /// The next entry is committed. Whether it changes who votes or learns.
+    pub fn push(&mut self, entry: &Entry) -> bool {
         if entry.kind() != Ok(EntryType::EntryConfChange) {
-            return;
+            return false;
         }
         let data = entry.data.clone().unwrap_or_default();
         let change = ConfChange::decode(data).expect("a conf change that was committed");
-        if let Some(after) = self.last().after(&change) {
-            self.0.insert(entry.index, after);
-        }
+        let after = self.last().after(&change);
+        let changes = after.is_some();
+        self.0.extend(after.map(|after| (entry.index, after)));
+        changes
     }
 
     /// The members now.

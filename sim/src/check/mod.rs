@@ -3,17 +3,24 @@
 //! They see everything (the committed log, the disks, the clock) and change nothing. A count of zero over a whole set
 //! of runs means that a checker looked at nothing, which is as bad as a violation.
 
+pub mod commitment;
+pub mod configuration;
+pub mod confirmed;
 pub mod contract;
 pub mod convergence;
 pub mod durability;
 pub mod history;
+pub mod intersection;
 pub mod lease;
 pub mod ledger;
 pub mod linearizability;
 pub mod lock;
 pub mod members;
+pub mod promotion;
+pub mod purging;
 pub mod raft;
 pub mod shadow;
+pub mod snapshot;
 pub mod state;
 pub mod watch;
 
@@ -56,6 +63,14 @@ pub const PROPERTIES: &[(&str, &str)] = &[
         "a committed entry is on the disks of a quorum when it is first called so",
     ),
     (
+        "raft.own-term",
+        "a leader counts replicas of entries of its own term only (Raft paper, 5.4.2)",
+    ),
+    (
+        "raft.confirmed",
+        "reads are answered and leases renewed by whom a quorum has confirmed since they came",
+    ),
+    (
         "raft.monotone",
         "term, commit index and applied index never go back, and applied <= committed <= last",
     ),
@@ -66,6 +81,23 @@ pub const PROPERTIES: &[(&str, &str)] = &[
     (
         "raft.members",
         "who the members are is a function of the applied index",
+    ),
+    (
+        "raft.conf-state",
+        "who votes, as Raft counts it, is a function of the applied index, and never joint",
+    ),
+    (
+        "members.intersection",
+        "quorums before and after a change of the members meet, and changes wait for each other",
+    ),
+    (
+        "members.promotion",
+        "a learner votes only when its disk holds nearly all of the leader's log",
+    ),
+    ("raft.purge-order", "purged <= snapshot <= applied"),
+    (
+        "snapshot.content",
+        "an image holds what the log up to its index makes, whoever wrote it",
     ),
     (
         "durable.ack",

@@ -10,7 +10,7 @@ use super::durability::{Found, check_found};
 use super::ledger::Ledger;
 use super::members::History;
 use super::shadow::Shadow;
-use super::{Facts, Violation};
+use super::{Facts, Violation, commitment, intersection, promotion};
 
 /// What a member says of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +49,10 @@ struct Followed {
     is_new: bool,
     /// The applied index that it began with.
     restored: u64,
+    /// What its node knew its disk to hold after its last turn.
+    known_durable: u64,
+    /// The most that its disk ever held.
+    reached: u64,
 }
 
 impl Raft {
@@ -156,6 +160,45 @@ impl Raft {
     pub fn on_written(&mut self, member: MemberId, number: WriteNumber) {
         let followed = self.members.get_mut(&member).expect("a member");
         followed.shadow.written(number);
+        followed.reached = followed.reached.max(followed.shadow.durable.last());
+    }
+
+    /// The newest term that has had a leader.
+    pub fn led(&self) -> u64 {
+        let newest = self.leaders.last_key_value();
+        newest.map_or(0, |(term, _)| *term)
+    }
+
+    /// A leader that has applied everything up to `applied` has put these entries into its log.
+    pub fn check_proposed(
+        &self,
+        facts: &mut Facts,
+        leader: MemberId,
+        (term, applied): (u64, u64),
+        entries: &[Entry],
+    ) -> Result<(), Violation> {
+        let log = &self.members[&leader].shadow.memory;
+        let mut own = entries.iter().filter(|entry| entry.term == term);
+        own.try_for_each(|entry| intersection::check_proposed(facts, leader, log, applied, entry))
+    }
+
+    /// A leader has accepted the promotion of a learner in its present turn.
+    pub fn check_promotion(
+        &self,
+        facts: &mut Facts,
+        leader: MemberId,
+        learner: MemberId,
+    ) -> Result<(), Violation> {
+        let Followed {
+            shadow,
+            known_durable,
+            ..
+        } = &self.members[&leader];
+        // What a write on its way takes back does not count for the leader.
+        let is_kept = |index: &u64| shadow.durable.term(*index) == shadow.memory.term(*index);
+        let own = (0..=*known_durable).rev().find(is_kept).unwrap_or(0);
+        let reached = self.members[&learner].reached;
+        promotion::check_accepted(facts, leader, learner, own, reached)
     }
 
     /// A message leaves: what it promises must be on the disk.
@@ -241,6 +284,7 @@ impl Raft {
         facts.expect("raft.monotone", grows, || {
             format!("{member:?} is at {position:?} after {before:?}, its log ends at {last}")
         })?;
+        followed.known_durable = followed.shadow.durable.last();
         if position.committed > before.committed {
             self.on_commit(facts, ledger, member, before)?;
         }
@@ -264,7 +308,13 @@ impl Raft {
         member: MemberId,
         before: Position,
     ) -> Result<(), Violation> {
-        for index in before.committed + 1..=self.members[&member].position.committed {
+        let Followed {
+            position, shadow, ..
+        } = &self.members[&member];
+        if position.committed > ledger.last().max(self.founding) {
+            commitment::check_first(facts, member, &shadow.memory, before, *position)?;
+        }
+        for index in before.committed + 1..=position.committed {
             let followed = &self.members[&member];
             let entry = followed.shadow.memory.entry(index).expect("within the log");
             if let Some(known) = ledger.get(index) {
@@ -281,7 +331,10 @@ impl Raft {
                     format!("{member:?} commits entry {index} of term {}", entry.term)
                 })?;
                 let entry = entry.clone();
-                self.history.push(&entry);
+                if self.history.push(&entry) && index > self.founding {
+                    let (before, after) = (self.history.at(index - 1), self.history.last());
+                    intersection::check_step(facts, index, before, after)?;
+                }
                 self.committed_after.push(before.applied);
                 ledger.push(entry);
             }

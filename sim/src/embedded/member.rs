@@ -5,7 +5,9 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use prost::Message as _;
-use quorate_core::boundary::{Config, Input, Output, Request, RequestIds, Response, Write};
+use quorate_core::boundary::{
+    APPEND_BYTES_MAX, Config, Input, Output, Request, RequestIds, Response, Write,
+};
 use quorate_core::checkpoint::{DATABASE, settle};
 use quorate_core::disk::{Disk as _, DiskError, DiskErrorKind, DiskFile as _};
 use quorate_core::lease;
@@ -195,6 +197,7 @@ impl State {
             lease_checkpoint: false,
             checkpoint_bytes_min: CHECKPOINT_BYTES_MIN,
             log_bytes_in_memory_max: 1 << 20,
+            append_bytes_max: APPEND_BYTES_MAX,
             request_timeout: self.options.call_timeout,
             name: format!("m{}", place + 1),
             client_urls: vec![format!("http://10.0.0.{}:2379", place + 1)],

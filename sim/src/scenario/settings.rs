@@ -50,6 +50,7 @@ const NUMBERS: &[(&str, &[(&str, Unit)])] = &[
         &[
             ("checkpoint_bytes", Unit::Bytes(1, 1 << 40)),
             ("log_memory_bytes", Unit::Bytes(0, 1 << 30)),
+            ("append_bytes", Unit::Bytes(0, 1 << 30)),
             ("segment_bytes", Unit::Bytes(8192, 64 << 20)),
             ("turn", Unit::Duration(1_000)),
             ("watch_response_bytes", Unit::Bytes(100, 64 << 20)),
@@ -219,6 +220,7 @@ fn set_number(options: &mut Options, key: &str, number: u64) {
         "request_timeout" => {} // What is left out depends on the election timeout.
         "checkpoint_bytes" => storage.checkpoint_bytes_min = number,
         "log_memory_bytes" => storage.log_bytes_in_memory_max = number as usize,
+        "append_bytes" => storage.append_bytes_max = number,
         "segment_bytes" => storage.segment_bytes = number,
         "turn" => storage.turn_ns = number,
         "watch_response_bytes" => options.load.watch_response_bytes_max = number as usize,

@@ -303,6 +303,7 @@ impl World {
             operation,
             call,
             floor: self.ledger.last(),
+            led: self.raft.led(),
             came_ns: self.now_ns,
         };
         process.open.insert(ticket, open);
@@ -384,6 +385,7 @@ impl World {
                 self.judge_error(member, &open, error)?;
             }
         }
+        self.judge_confirmed(member, &open, &result)?;
         self.judge_lease(&open, &result)?;
         let mut answer = match &result {
             Ok(response) => Answer::Done(response),

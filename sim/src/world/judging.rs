@@ -2,21 +2,26 @@
 
 use std::time::Duration;
 
-use quorate_core::boundary::Response;
+use bytes::Bytes;
+use quorate_core::boundary::{Output, Response};
+use quorate_core::checkpoint::DATABASE;
 use quorate_core::error::RequestError;
-use quorate_core::types::MemberId;
+use quorate_core::types::{MemberId, Ticket};
 use quorate_proto::etcdserverpb as pb;
 
 use super::World;
 use super::clients::Answer;
 use super::machine::OpenRequest;
 use super::workload::Call;
-use crate::check::Violation;
 use crate::check::contract::{self, Asked};
 use crate::check::history::{self, Tampered};
 use crate::check::lease::Promise;
+use crate::check::{Violation, configuration, confirmed};
 use crate::load::Work;
 use crate::random::{Purpose, Stream};
+
+/// Images that are read again when they are written, in a million.
+const AUDIT_IMAGE_PPM: u32 = 200_000;
 
 impl World {
     /// A client asks for something that concerns a lease.
@@ -75,6 +80,22 @@ impl World {
         contract::check_error(&mut self.facts, asked, error, waited, patience)
     }
 
+    /// A member answers what only a confirmed leader may.
+    pub(super) fn judge_confirmed(
+        &mut self,
+        member: MemberId,
+        open: &OpenRequest,
+        result: &Result<Response, RequestError>,
+    ) -> Result<(), Violation> {
+        match result {
+            Ok(Response::ReadReady | Response::LeaseRenewed { .. }) => {
+                let term = self.raft.position(member).term;
+                confirmed::check_answer(&mut self.facts, member, term, open.led)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// A member answers what concerns a lease.
     pub(super) fn judge_lease(
         &mut self,
@@ -97,6 +118,82 @@ impl World {
                 .on_granted(&mut self.facts, promise(granted.id, granted.ttl)),
             _ => Ok(()),
         }
+    }
+
+    /// A member has written an image of its state: now and then it is read again.
+    pub(super) fn audit_written_image(
+        &mut self,
+        member: MemberId,
+        index: u64,
+    ) -> Result<(), Violation> {
+        let disk = &self.machines[&member].disk;
+        if !self.image_audit.chance(AUDIT_IMAGE_PPM) || disk.is_spoilt() {
+            return Ok(());
+        }
+        match disk.read_file(DATABASE) {
+            Some(image) => self.judge_image(member, index, image),
+            None => Ok(()),
+        }
+    }
+
+    /// An image was written by a member or sent to it.
+    pub(super) fn judge_image(
+        &mut self,
+        member: MemberId,
+        index: u64,
+        image: Bytes,
+    ) -> Result<(), Violation> {
+        self.count("image looked into");
+        let known = (&self.ledger, &self.raft.history);
+        self.snapshots
+            .check(&mut self.facts, known, member, index, image)
+    }
+
+    /// What a member's leadership, if it leads, has let into the log and what it has accepted in this turn.
+    pub(super) fn judge_changes(
+        &mut self,
+        member: MemberId,
+        outputs: &[Output],
+        promotions: &[(Ticket, MemberId)],
+    ) -> Result<(), Violation> {
+        let process = self.machines[&member].process.as_ref();
+        let node = &process.expect("a running member").node;
+        if !node.is_leader() {
+            return Ok(());
+        }
+        let place = (node.term().0, node.applied().0);
+        for output in outputs {
+            if let Output::Write(write) = output {
+                self.raft
+                    .check_proposed(&mut self.facts, member, place, &write.entries)?;
+            }
+        }
+        for (ticket, learner) in promotions {
+            let is_answered = |output: &Output| matches!(output, Output::Reply { ticket: it, .. } if it == ticket);
+            if !outputs.iter().any(is_answered) {
+                self.raft
+                    .check_promotion(&mut self.facts, member, *learner)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Who votes, as the member's Raft counts it.
+    pub(super) fn judge_configuration(&mut self, member: MemberId) -> Result<(), Violation> {
+        let process = self.machines[&member].process.as_ref();
+        let node = &process.expect("a running member").node;
+        let applied = node.applied().0;
+        if applied < self.options.members {
+            return Ok(()); // It is being founded, or knows nothing yet.
+        }
+        let expected = self.raft.history.at(applied);
+        configuration::check(
+            &mut self.facts,
+            member,
+            applied,
+            &node.conf_state(),
+            expected,
+        )
     }
 
     /// A client begins an operation; those on registers are recorded.

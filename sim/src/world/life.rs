@@ -98,6 +98,9 @@ impl World {
             self.note("is founded", member, 0);
         }
         self.start_process(member, beginning);
+        let process = self.machines[&member].process.as_ref();
+        let begins_at = process.expect("it was started").node.applied().0;
+        self.images.on_image(member, begins_at);
         self.turn_at(member, self.now_ns + 1_000);
         if self.audit.chance(AUDIT_PLATTER_PPM) {
             self.audit_platter(member)?;
@@ -219,6 +222,7 @@ impl World {
             lease_checkpoint: false,
             checkpoint_bytes_min: storage.checkpoint_bytes_min,
             log_bytes_in_memory_max: storage.log_bytes_in_memory_max,
+            append_bytes_max: storage.append_bytes_max,
             request_timeout: self.options.request_timeout,
             name: format!("m{}", machine.number),
             client_urls: vec![format!("http://10.0.0.{}:2379", machine.number)],

@@ -91,6 +91,8 @@ pub(super) struct OpenRequest {
     pub(super) call: Call,
     /// The last committed index when it came.
     pub(super) floor: u64,
+    /// The newest term that had a leader then.
+    pub(super) led: u64,
     /// When it came.
     pub(super) came_ns: u64,
 }

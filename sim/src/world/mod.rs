@@ -39,7 +39,9 @@ use crate::check::history::Recorder;
 use crate::check::lease::Leases;
 use crate::check::ledger::Ledger;
 use crate::check::lock::Locks;
+use crate::check::purging;
 use crate::check::raft::Raft;
+use crate::check::snapshot;
 use crate::check::state::Hashes;
 use crate::check::{Facts, Violation};
 use crate::load::{Load, Work};
@@ -89,10 +91,15 @@ pub struct World {
     /// Draws who heals first.
     healing: Stream,
     audit: Stream,
+    /// Draws which images are looked into.
+    image_audit: Stream,
     /// What the oracles know.
     raft: Raft,
     ledger: Ledger,
     hashes: Hashes,
+    /// Where the image of each member is, and what images held.
+    images: purging::Images,
+    snapshots: snapshot::Images,
     locks: Locks,
     leases: Leases,
     recorder: Recorder,
@@ -201,9 +208,12 @@ impl World {
             awaited: Vec::new(),
             healing: Stream::new(seed, Purpose::Heal, 0),
             audit: Stream::new(seed, Purpose::Audit, 0),
+            image_audit: Stream::new(seed, Purpose::Audit, 2),
             raft: Raft::new(&ids, ids.len() as u64),
             ledger: Ledger::new(Model::new(ttl_min)),
             hashes: Hashes::default(),
+            images: purging::Images::default(),
+            snapshots: snapshot::Images::default(),
             locks: Locks::default(),
             leases: Leases::default(),
             recorder: Recorder::default(),

@@ -93,6 +93,7 @@ impl World {
             return self.lose_power(to);
         }
         let lease = lease::Config::new(self.options.tick, self.options.election_ticks, false);
+        let content = image;
         let loaded = stored
             .ok()
             .map(|(path, content)| (path.clone(), ReceivedImage::load(path, content, lease)));
@@ -102,6 +103,9 @@ impl World {
             None => Ok(()),
             Some((_, Ok(image))) => {
                 self.count("snapshot received");
+                if !may_be_damaged {
+                    self.judge_image(to, image.index().0, content)?;
+                }
                 let image = Box::new(image);
                 self.give(
                     to,
@@ -157,6 +161,7 @@ impl World {
         let mut disk = self.machines[&member].disk.clone();
         install.carry_out(&mut disk)?;
         self.count("snapshot installed");
+        self.images.on_image(member, install.index().0);
         let machine = self.machines.get_mut(&member).expect("a member");
         machine.snapshots += 1;
         let is_watched = machine

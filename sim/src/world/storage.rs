@@ -139,6 +139,7 @@ impl World {
     }
 
     fn purge(&mut self, member: MemberId, before: Index) -> Result<(), Violation> {
+        self.images.check_purge(&mut self.facts, member, before.0)?;
         match self.process(member).wal.purge_before(before, SEGMENTS_KEPT) {
             Ok(0) => Ok(()),
             Ok(count) => {
@@ -238,6 +239,8 @@ impl World {
         if done {
             machine.checkpoints += 1;
             machine.image_index = job.index().0;
+            self.images.on_image(member, job.index().0);
+            self.audit_written_image(member, job.index().0)?;
         }
         self.note("writes a checkpoint", member, job.index().0);
         self.give(

@@ -2,8 +2,8 @@
 //!
 //! A turn is what the server's consensus thread does: the inbox into the node, one flush, the outputs in order.
 
-use quorate_core::boundary::{Input, Output};
-use quorate_core::types::MemberId;
+use quorate_core::boundary::{Input, MembersChange, Output, Request};
+use quorate_core::types::{MemberId, Ticket};
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::raftpb::Message;
 
@@ -11,7 +11,7 @@ use super::machine::LogWork;
 use super::{Doing, Event, World, name};
 use crate::check::members::Members;
 use crate::check::raft::Position;
-use crate::check::{Violation, state};
+use crate::check::{Violation, purging, state};
 use crate::network::Delivery;
 use crate::trace::line;
 
@@ -65,7 +65,9 @@ impl World {
         if inputs.is_empty() || process.node.deadline() <= now {
             process.node.handle(now, Input::Wake);
         }
+        let mut promotions = Vec::new();
         for input in inputs.drain(..) {
+            promotions.extend(promotion(&input));
             process.node.handle(now, input);
         }
         self.inputs = inputs;
@@ -77,8 +79,10 @@ impl World {
             if let Output::Write(write) = output {
                 self.mark_write(member, write);
                 self.raft.on_write(&mut self.facts, member, write)?;
+                self.images.check_write(&mut self.facts, member, write)?;
             }
         }
+        self.judge_changes(member, &outputs, &promotions)?;
         self.observe(member, outputs.len())?;
         self.judge_leases_of_turn(member, applied_before)?;
         let mut advanced = false;
@@ -122,6 +126,11 @@ impl World {
             position.applied,
             &view,
         )?;
+        self.images
+            .check_applied(&mut self.facts, member, position.applied)?;
+        if position.applied != before.applied {
+            self.judge_configuration(member)?;
+        }
         self.mark_position(member, before, position);
         let Position {
             term,
@@ -171,7 +180,11 @@ impl World {
                     },
                 );
             }
-            Output::Checkpoint(job) => self.want_checkpoint(member, job),
+            Output::Checkpoint(job) => {
+                let (index, applied) = (job.index().0, self.raft.position(member).applied);
+                purging::Images::check_wanted(&mut self.facts, member, index, applied)?;
+                self.want_checkpoint(member, job);
+            }
             Output::Reply { ticket, result } => self.on_reply(member, ticket, result)?,
             Output::GatherHashes { .. } | Output::Compared(_) => {
                 let detail =
@@ -289,6 +302,7 @@ impl World {
             let found = Members::new(ids(voters), ids(learners));
             let history = &self.raft.history;
             history.check(&mut self.facts, member, applied, &found)?;
+            self.judge_configuration(member)?;
         }
         state::check_content(&mut self.facts, &self.ledger, member, &view)?;
         // Round revisions, so that members at different ones are compared, too.
@@ -313,5 +327,16 @@ impl World {
             }
         }
         Ok(())
+    }
+}
+
+/// A promotion that a member is asked for.
+fn promotion(input: &Input) -> Option<(Ticket, MemberId)> {
+    match input {
+        Input::Request {
+            ticket,
+            request: Request::ChangeMembers(MembersChange::Promote(learner)),
+        } => Some((*ticket, *learner)),
+        _ => None,
     }
 }
