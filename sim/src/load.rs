@@ -98,6 +98,8 @@ pub enum Work {
     },
     /// Checkpoints at once.
     Checkpoint,
+    /// Users, roles and the switch, and reads and writes of users who may or may not; everybody else acts as root then.
+    Auth,
 }
 
 /// How clients with a lease behave.
@@ -181,10 +183,23 @@ impl Load {
             let group = Group::draw(stream, work, 3);
             groups.push(Group { keys, ..group });
         }
+        if Stream::new(seed, Purpose::Load, 1).chance(120_000) {
+            let clients = 2 + seed % 3;
+            groups.push(Group {
+                clients,
+                keys: keys.max(3),
+                ..Group::of(Work::Auth)
+            });
+        }
         Self {
             groups,
             watch_response_bytes_max: *stream.pick(&[300, 2_000, 2 << 20]),
         }
+    }
+
+    /// Whether clients have users.
+    pub fn has_auth(&self) -> bool {
+        self.groups.iter().any(|group| group.work == Work::Auth)
     }
 
     /// Sets the pace so that all clients together do about this many operations a second.
@@ -322,7 +337,7 @@ impl WatchStart {
 
 impl Work {
     /// Every kind by its name in scenarios, with its usual settings.
-    pub fn all() -> [(&'static str, Self); 16] {
+    pub fn all() -> [(&'static str, Self); 17] {
         let session = SessionWork::USUAL;
         let mixed = Self::Mixed {
             compaction_ppm: 5_000,
@@ -346,6 +361,7 @@ impl Work {
             ("watch", Self::Watch(WatchWork::USUAL)),
             ("compaction", Self::Compaction { behind_max: 10 }),
             ("checkpoint", Self::Checkpoint),
+            ("auth", Self::Auth),
         ]
     }
 

@@ -263,6 +263,26 @@ pub const POINTS: &[Point] = &[
         "lease not renewed",
         "a renewal came too late: the lease was gone",
     ),
+    point(
+        "auth.changed",
+        "users or roles changed",
+        "users, roles or the switch were changed",
+    ),
+    point(
+        "auth.denied",
+        "user denied",
+        "a user wanted what it may not",
+    ),
+    point(
+        "auth.nobody",
+        "nobody denied",
+        "somebody without a user wanted something while auth was on",
+    ),
+    point(
+        "auth.old-revision",
+        "credentials of an earlier revision refused",
+        "rules changed between the look at the credentials and the request",
+    ),
     point("lock.taken", "lock taken", "a client entered a lock"),
     point(
         "lock.handed-over",

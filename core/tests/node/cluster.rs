@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 use quorate_core::boundary::{
-    APPEND_BYTES_MAX, Config, Gathered, Input, MembersChange, Output, Request, RequestIds, Response,
-    SnapshotRecord, Write,
+    APPEND_BYTES_MAX, Config, Gathered, Input, MembersChange, Output, Request, RequestIds,
+    Response, SnapshotRecord, Write,
 };
 use quorate_core::checkpoint::{self, Arrival, DATABASE, MemberRecord};
 use quorate_core::corruption::{Finding, HashRefusal, Hashed, PeerHash};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use quorate_core::error::RequestError;
 
 use super::ledger::Ledger;
-use super::{Facts, Violation};
+use super::{Facts, Violation, auth};
 
 /// Clocks are off by a tenth at most.
 const CLOCK_TENTHS: u32 = 10;
@@ -72,6 +72,8 @@ pub fn check_error(
         (RequestError::KeyNotFound, Asked::Proposal { puts, .. }) => puts,
         (RequestError::NoSpace, Asked::Proposal { puts, grants, .. }) => puts || grants,
         (RequestError::RequestTooManyRequests, _) => true,
+        // Which one it must be is what the entry's result says.
+        (error, Asked::Proposal { .. }) => auth::is_decision(error),
         _ => false,
     };
     facts.expect("contract.error", is_allowed, || {

@@ -5,19 +5,20 @@ use quorate_core::error::RequestError;
 use quorate_proto::etcdserverpb as pb;
 
 use super::ledger::Ledger;
-use super::{Facts, Violation};
+use super::{Facts, Violation, auth};
 
 /// Whether an error is what an entry did, rather than the news that nothing is known of it.
 pub fn is_result(error: &RequestError) -> bool {
-    matches!(
-        error,
-        RequestError::Compacted
-            | RequestError::FutureRev
-            | RequestError::LeaseNotFound
-            | RequestError::LeaseExist
-            | RequestError::KeyNotFound
-            | RequestError::NoSpace
-    )
+    auth::is_decision(error)
+        || matches!(
+            error,
+            RequestError::Compacted
+                | RequestError::FutureRev
+                | RequestError::LeaseNotFound
+                | RequestError::LeaseExist
+                | RequestError::KeyNotFound
+                | RequestError::NoSpace
+        )
 }
 
 /// A proposal is answered. `floor` is the last committed index when it came.

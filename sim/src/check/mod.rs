@@ -3,6 +3,7 @@
 //! They see everything (the committed log, the disks, the clock) and change nothing. A count of zero over a whole set
 //! of runs means that a checker looked at nothing, which is as bad as a violation.
 
+pub mod auth;
 pub mod commitment;
 pub mod configuration;
 pub mod confirmed;
@@ -186,6 +187,14 @@ pub const PROPERTIES: &[(&str, &str)] = &[
     (
         "converge.live",
         "after everything has healed writes and reads are served in bounded time",
+    ),
+    (
+        "auth.decision",
+        "who may do what is decided by the rules of the applied index, as etcd documents them",
+    ),
+    (
+        "auth.stored",
+        "an image holds the users and roles of its index",
     ),
     (
         "contract.answer",

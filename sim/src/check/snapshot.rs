@@ -11,7 +11,7 @@ use quorate_core::types::{Index, MemberId, Term};
 use super::ledger::Ledger;
 use super::members::{History, Members};
 use super::state::{check_content, check_revisions};
-use super::{Facts, Violation, configuration};
+use super::{Facts, Violation, auth, configuration};
 
 /// What the first image at each index held, beside the keys.
 #[derive(Debug, Default)]
@@ -49,6 +49,8 @@ impl Images {
             place == (Index(index), Term(term)),
             || format!("the image of {member:?} at {index} of term {term} is at {place:?}"),
         )?;
+        let rules = ledger.model().auth_at(index);
+        auth::check_stored(facts, member, index, &contents.auth, rules)?;
         let leases: BTreeMap<_, _> = contents.leases.iter().map(|it| (it.id, it.ttl)).collect();
         let expected = leases_at(ledger, index);
         facts.expect("snapshot.content", leases == expected, || {

@@ -4,6 +4,7 @@
 //! version of every key is kept for ever, and a read looks through them. The oracles ask it for the result of each
 //! entry, for any range at any revision, and for the events of a watch.
 
+mod auth;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,8 @@ use quorate_core::error::RequestError;
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::mvccpb::KeyValue;
 use quorate_proto::raftpb::{Entry, EntryType};
+
+pub use auth::{Auth, Who};
 
 /// What an entry did.
 pub type Applied = Result<Response, RequestError>;
@@ -47,6 +50,8 @@ pub struct Model {
     changes_of: Vec<usize>,
     /// Leases with their keys.
     leases: BTreeMap<i64, BTreeSet<Bytes>>,
+    /// The rules after each entry that changed them.
+    auth: BTreeMap<u64, Auth>,
 }
 
 impl Model {
@@ -60,6 +65,7 @@ impl Model {
             changes: Vec::new(),
             changes_of: vec![0, 0],
             leases: BTreeMap::new(),
+            auth: BTreeMap::from([(0, Auth::default())]),
         }
     }
 
@@ -96,10 +102,36 @@ impl Model {
             .header
             .as_ref()
             .map_or(request.id, |header| header.id);
-        Some((id, self.apply_request(&request)))
+        Some((id, self.apply_request(entry.index, &request)))
     }
 
-    fn apply_request(&mut self, request: &pb::InternalRaftRequest) -> Applied {
+    /// The rules after an entry.
+    pub fn auth_at(&self, index: u64) -> &Auth {
+        let found = self.auth.range(..=index).next_back();
+        found.expect("the first rules").1
+    }
+
+    fn auth(&self) -> &Auth {
+        self.auth_at(u64::MAX)
+    }
+
+    fn apply_auth(&mut self, index: u64, request: &pb::InternalRaftRequest) -> Option<Applied> {
+        if !Auth::concerns(request) {
+            return None;
+        }
+        let mut auth = self.auth().clone();
+        let applied = auth.apply(request, self.revision)?;
+        if auth != *self.auth() {
+            self.auth.insert(index, auth);
+        }
+        Some(applied)
+    }
+
+    fn apply_request(&mut self, index: u64, request: &pb::InternalRaftRequest) -> Applied {
+        self.auth().check(request, &self.leases)?;
+        if let Some(applied) = self.apply_auth(index, request) {
+            return applied;
+        }
         if let Some(put) = &request.put {
             self.check_put(put)?;
             return Ok(Response::Put(self.write(|write| write.put(put))));

@@ -35,7 +35,7 @@ fn range(key: &'static str, range_end: &'static str, revision: i64) -> pb::Range
 fn apply(model: &mut Model, fill: impl FnOnce(&mut pb::InternalRaftRequest)) -> Applied {
     let mut request = pb::InternalRaftRequest::default();
     fill(&mut request);
-    model.apply_request(&request)
+    model.apply_request(1, &request)
 }
 
 fn filled() -> Model {

@@ -225,7 +225,7 @@ fn unknown_names_are_refused_with_those_that_are_known() {
     refused(
         "format = 1\nname = \"x\"\n[[load]]\nkind = \"putt\"\n",
         expect![[r#"
-        x.toml:4:8: found "putt", expected one of "mixed", "put", "get", "get-serializable", "range", "range-serializable", "delete", "txn", "cas-chain", "register", "lease", "lock", "election", "watch", "compaction", "checkpoint"
+        x.toml:4:8: found "putt", expected one of "mixed", "put", "get", "get-serializable", "range", "range-serializable", "delete", "txn", "cas-chain", "register", "lease", "lock", "election", "watch", "compaction", "checkpoint", "auth"
          4 | kind = "putt"
            |        ^^^^^^"#]],
     );

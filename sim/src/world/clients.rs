@@ -44,6 +44,8 @@ pub(super) struct Client {
     pub(super) leases: Vec<i64>,
     /// The key that a compare-and-swap chain goes on with.
     pub(super) chain: Option<Bytes>,
+    /// The user as whom it acts, if its group has users.
+    pub(super) user: &'static str,
     /// Its lease, and what it does with it.
     pub(super) session: Option<Session>,
 }
@@ -71,6 +73,7 @@ impl Client {
             revisions: BTreeMap::new(),
             leases: Vec::new(),
             chain: None,
+            user: "",
             session: Session::new(number, &group.work),
         }
     }
@@ -266,6 +269,7 @@ impl World {
         if let Call::LocalRead(request) = &call {
             return self.local_read(member, client, &call, request);
         }
+        let who = self.identity(member, client);
         self.note_lease_call(&call);
         let leader = self.leader();
         let machine = self.machines.get_mut(&member).expect("a member");
@@ -276,7 +280,8 @@ impl World {
                 // The header is the last field: it is the same whether it is encoded with the others or after them.
                 let header = pb::RequestHeader {
                     id: ticket.0,
-                    ..pb::RequestHeader::default()
+                    username: who.user.clone(),
+                    auth_revision: who.revision,
                 };
                 let rest = pb::InternalRaftRequest {
                     header: Some(header),
@@ -303,6 +308,7 @@ impl World {
             operation,
             call,
             floor: self.ledger.last(),
+            who,
             led: self.raft.led(),
             came_ns: self.now_ns,
         };
@@ -325,10 +331,14 @@ impl World {
         call: &Call,
         request: &pb::RangeRequest,
     ) -> Result<(), Violation> {
-        let machine = self.machines.get_mut(&member).expect("a member");
-        if machine.is_paused {
+        if self.machines[&member].is_paused {
             return self.client_hears(client, call, &Answer::Nothing);
         }
+        let who = self.identity(member, client);
+        if self.judge_permission(member, &who, request)?.is_err() {
+            return self.client_hears(client, call, &Answer::Nothing);
+        }
+        let machine = self.machines.get_mut(&member).expect("a member");
         let process = machine.process.as_mut().expect("a running member");
         let view = process.node.view();
         let (result, revision) = (view.range(request), view.revision().0);
@@ -431,6 +441,10 @@ impl World {
         open: &OpenRequest,
         request: &pb::RangeRequest,
     ) -> Result<Option<pb::RangeResponse>, Violation> {
+        let permitted = self.judge_permission(member, &open.who, request)?;
+        if permitted.is_err() {
+            return Ok(None);
+        }
         let process = self.machines[&member]
             .process
             .as_ref()
@@ -525,6 +539,7 @@ fn answers(call: &Call, result: &Result<Response, RequestError>) -> bool {
             Response::Compact(_) => request.compaction.is_some(),
             Response::LeaseGrant(_) => request.lease_grant.is_some(),
             Response::LeaseRevoke(_) => request.lease_revoke.is_some(),
+            Response::AuthChanged(_) | Response::UserGet(_) => super::auth::is_asked(request),
             _ => false,
         },
         Call::Read(_) => matches!(response, Response::ReadReady),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use quorate_core::auth::Identity;
 use quorate_core::boundary::{Input, RequestIds, Write};
 use quorate_core::checkpoint::Job;
 use quorate_core::node::Node;
@@ -91,6 +92,8 @@ pub(super) struct OpenRequest {
     pub(super) call: Call,
     /// The last committed index when it came.
     pub(super) floor: u64,
+    /// Who asks.
+    pub(super) who: Identity,
     /// The newest term that had a leader then.
     pub(super) led: u64,
     /// When it came.

@@ -10,6 +10,7 @@
 //!     └────────────────── later events ────────────────────┴─────────────┘            oracles look on everywhere
 //! ```
 
+mod auth;
 mod clients;
 mod ending;
 mod faults;

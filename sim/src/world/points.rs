@@ -99,6 +99,7 @@ impl World {
             Response::LeaseGrant(_) => self.count("lease granted"),
             Response::LeaseRenewed { ttl: 0 } => self.count("lease not renewed"),
             Response::LeaseRenewed { .. } => self.count("lease renewed"),
+            Response::AuthChanged(_) => self.count("users or roles changed"),
             _ => {}
         }
     }
@@ -106,9 +107,22 @@ impl World {
     /// A member answers that it does not.
     pub(super) fn mark_refusal(&mut self, call: &Call, error: &RequestError) {
         self.count("request refused");
+        self.mark_denied(error);
         let is_txn = matches!(call, Call::Propose(request) if request.txn.is_some());
         if is_txn && *error == RequestError::Compacted {
             self.count("txn refused: compacted");
+        }
+    }
+
+    /// Somebody may not do what it wants to.
+    pub(super) fn mark_denied(&mut self, error: &RequestError) {
+        match error {
+            RequestError::PermissionDenied => self.count("user denied"),
+            RequestError::UserEmpty => self.count("nobody denied"),
+            RequestError::AuthOldRevision => {
+                self.count("credentials of an earlier revision refused")
+            }
+            _ => {}
         }
     }
 

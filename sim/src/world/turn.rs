@@ -293,7 +293,6 @@ impl World {
             .as_ref()
             .expect("a running member");
         let applied = process.node.applied().0;
-        let view = process.node.view();
         if applied >= self.options.members {
             let listed = process.node.status().members;
             let (learners, voters) = listed.iter().partition(|member| member.is_learner);
@@ -304,6 +303,9 @@ impl World {
             history.check(&mut self.facts, member, applied, &found)?;
             self.judge_configuration(member)?;
         }
+        self.audit_rules(member)?;
+        let process = self.machines[&member].process.as_ref();
+        let view = process.expect("a running member").node.view();
         state::check_content(&mut self.facts, &self.ledger, member, &view)?;
         // Round revisions, so that members at different ones are compared, too.
         let round = view.revision().0 / 8 * 8;

@@ -55,13 +55,14 @@ impl fmt::Display for Call {
         let Self::Propose(request) = self else {
             return write!(f, "{self:?}");
         };
+        let request = &**request;
         let pb::InternalRaftRequest {
             put,
             delete_range,
             txn,
             compaction,
             ..
-        } = &**request;
+        } = request;
         let parts: [Option<&dyn fmt::Debug>; 6] = [
             put.as_ref().map(|it| it as _),
             delete_range.as_ref().map(|it| it as _),
@@ -70,6 +71,9 @@ impl fmt::Display for Call {
             request.lease_grant.as_ref().map(|it| it as _),
             request.lease_revoke.as_ref().map(|it| it as _),
         ];
+        if parts.iter().all(Option::is_none) {
+            return write!(f, "{request:?}");
+        }
         parts
             .iter()
             .flatten()
@@ -194,6 +198,7 @@ impl Client {
             Work::Register => self.draw_register(),
             Work::Compaction { behind_max } => self.draw_compaction(behind_max),
             Work::Checkpoint => Call::Checkpoint,
+            Work::Auth => self.draw_as_user(),
             Work::Lease(_) | Work::Lock(_) | Work::Election(_) | Work::Watch(_) => {
                 unreachable!("sessions and watchers are not drawn here")
             }
@@ -277,7 +282,7 @@ impl Client {
         key(self.stream.below(self.group.keys))
     }
 
-    fn draw_put(&mut self) -> pb::PutRequest {
+    pub(super) fn draw_put(&mut self) -> pb::PutRequest {
         let length = self.stream.below(self.group.value_bytes_max + 1) as usize;
         let tag = format!("{}.{}", self.number, self.operation);
         let value: Vec<u8> = tag.bytes().cycle().take(length).collect();
@@ -300,7 +305,7 @@ impl Client {
         }
     }
 
-    fn draw_delete(&mut self) -> pb::DeleteRangeRequest {
+    pub(super) fn draw_delete(&mut self) -> pb::DeleteRangeRequest {
         let (key, range_end) = self.draw_keys();
         pb::DeleteRangeRequest {
             key,
@@ -310,7 +315,7 @@ impl Client {
     }
 
     /// One key, a few, or all from one on.
-    fn draw_keys(&mut self) -> (Bytes, Bytes) {
+    pub(super) fn draw_keys(&mut self) -> (Bytes, Bytes) {
         let first = self.stream.below(self.group.keys);
         let end = match self.stream.below(10) {
             0..=6 => Bytes::new(),
@@ -320,7 +325,7 @@ impl Client {
         (key(first), end)
     }
 
-    fn draw_range(&mut self) -> pb::RangeRequest {
+    pub(super) fn draw_range(&mut self) -> pb::RangeRequest {
         let (key, range_end) = self.draw_keys();
         let is_old = self.stream.chance(250_000);
         let back = self.stream.below(20) as i64 - 2;
@@ -359,7 +364,7 @@ impl Client {
     }
 
     /// A transaction of anything, as long as it is a legal one that writes.
-    fn draw_txn(&mut self) -> pb::TxnRequest {
+    pub(super) fn draw_txn(&mut self) -> pb::TxnRequest {
         loop {
             let txn = self.draw_any_txn(2);
             if check_txn(&txn, 128).is_ok() && !quorate_core::request::is_read_only(&txn) {
