@@ -26,10 +26,24 @@ pub struct Shadow {
     /// one that takes its entries back in a later term; what the first allowed to say may still be said, as if it had
     /// been on its way for long.
     reached: BTreeMap<u64, u64>,
+    /// Durable writes whose first entry takes back what the terms before theirs may have put there.
+    taken_back: Vec<TakenBack>,
     /// Writes that are not durable yet, with the entries that a snapshot stands for.
     waiting: VecDeque<(Write, Option<Vec<Entry>>)>,
     /// The last write that was emitted.
     pub write_last: WriteNumber,
+}
+
+/// One write that raised the term and took entries back: what was acknowledged in the terms between, from the first index
+/// on, may never have stood in any write of its own.
+#[derive(Clone, Copy, Debug)]
+struct TakenBack {
+    /// The term on the disk before.
+    before: u64,
+    /// The term after.
+    after: u64,
+    /// The first index.
+    first: u64,
 }
 
 impl ShadowLog {
@@ -102,8 +116,18 @@ impl Shadow {
                 self.durable.replace(entries);
             }
             self.durable.append(&write.entries);
+            let before = self.hard_state.term;
             if let Some(hard_state) = write.hard_state {
                 self.hard_state = hard_state;
+            }
+            let after = self.hard_state.term;
+            if let Some(first) = write.entries.first().filter(|_| after > before) {
+                let first = first.index;
+                self.taken_back.push(TakenBack {
+                    before,
+                    after,
+                    first,
+                });
             }
             let reached = self.reached.entry(self.hard_state.term).or_default();
             *reached = self.durable.last().max(*reached);
@@ -117,9 +141,14 @@ impl Shadow {
         }
         let is_past = term < self.hard_state.term;
         let reached = self.reached.get(&term).copied().unwrap_or(0);
-        // One write may hold what a later leader made of the log, and the acknowledgement of what that took back.
-        let is_replaced = self.durable.term(self.durable.last()) > Some(term);
-        is_past && (is_replaced || reached.max(self.durable.last()) >= index)
+        // One write may hold what a later leader made of the log, and the acknowledgement of what that took back. Only what
+        // came and went between two writes may be missing: the term must have been passed within that one write, and the
+        // index be one that it took back.
+        let is_taken_back =
+            |it: &TakenBack| (it.before..it.after).contains(&term) && it.first <= index;
+        is_past
+            && (reached.max(self.durable.last()) >= index
+                || self.taken_back.iter().any(is_taken_back))
     }
 
     /// The member starts anew from what its disk holds: the entries that its checkpoint stands for, and those after.
@@ -129,6 +158,7 @@ impl Shadow {
         self.memory = self.durable.clone();
         self.hard_state = hard_state;
         self.reached.clear();
+        self.taken_back.clear();
         self.waiting.clear();
         self.write_last = WriteNumber(0);
     }
@@ -199,6 +229,31 @@ mod tests {
         assert!(shadow.has_reached(1, 3));
         assert!(shadow.has_reached(2, 2) && !shadow.has_reached(2, 3));
         assert!(!shadow.has_reached(3, 1), "a term that is not on the disk");
+    }
+
+    #[test]
+    fn what_came_and_went_within_one_write_need_not_have_been_there() {
+        let mut shadow = Shadow::default();
+        let write = |number, term, entries: &[(u64, u64)]| Write {
+            hard_state: Some(HardState {
+                term,
+                ..HardState::default()
+            }),
+            ..write(number, entries)
+        };
+        // Entries 2..=4 of term 1 came, and were taken back by term 3, before the second write.
+        assert!(shadow.emit(&write(1, 1, &[(1, 1)]), None));
+        assert!(shadow.emit(&write(2, 3, &[(2, 3)]), None));
+        shadow.written(WriteNumber(2));
+        assert!(shadow.has_reached(1, 4) && shadow.has_reached(2, 3));
+        assert!(!shadow.has_reached(3, 3), "the present term must be there");
+        // What a leader of the same term appends later excuses nothing.
+        let mut shadow = Shadow::default();
+        assert!(shadow.emit(&write(1, 1, &[(1, 1)]), None));
+        assert!(shadow.emit(&write(2, 3, &[]), None));
+        assert!(shadow.emit(&write(3, 3, &[(2, 3)]), None));
+        shadow.written(WriteNumber(3));
+        assert!(!shadow.has_reached(1, 4), "it was never written");
     }
 
     #[test]

@@ -12,9 +12,9 @@ use quorate_proto::etcdserverpb::watch_request::RequestUnion;
 
 use super::workload::{key, probe_key};
 use super::{Doing, Event, World, name};
-use crate::check::Violation;
 use crate::check::ledger::Ledger;
 use crate::check::watch::{Follow, Heard};
+use crate::check::{Facts, Violation};
 use crate::load::{Group, Target, WatchStart, WatchWork, Work};
 use crate::random::{Purpose, Stream};
 use crate::trace::line;
@@ -36,7 +36,8 @@ pub(super) struct Watcher {
     pub(super) events: u64,
     /// Where it begins, until that is known.
     start: Option<WatchStart>,
-    follow: Follow,
+    /// Its watches, all on one stream: the first has the id 1, and so on.
+    follows: Vec<Follow>,
     progress_notify: bool,
     /// Where it is connected.
     at: Option<(MemberId, StreamId)>,
@@ -47,19 +48,9 @@ pub(super) struct Watcher {
 impl Watcher {
     pub(super) fn new(seed: u64, number: u64, group: &Group, work: WatchWork) -> Self {
         let mut stream = Stream::new(seed, Purpose::Client, 1_000 + number);
-        let first = stream.below(group.keys);
-        let range_end = match stream.below(4) {
-            0 => Bytes::new(),
-            1 => key(first + 3),
-            _ => Bytes::from_static(b"\0"),
-        };
-        let follow = Follow {
-            key: key(first),
-            range_end,
-            prev_kv: stream.chance(400_000),
-            no_delete: stream.chance(150_000),
-            next: 0,
-        };
+        let watches = stream.between(1, work.watches_max.max(1));
+        let follows = (0..watches).map(|_| draw_follow(&mut stream, group.keys));
+        let follows = follows.collect();
         let start = work.start.unwrap_or_else(|| WatchStart::draw(&mut stream));
         Self {
             think_ns: group.think_ns,
@@ -70,7 +61,7 @@ impl Watcher {
             start: Some(start),
             progress_notify: stream.chance(500_000),
             stream,
-            follow,
+            follows,
             at: None,
             is_pulling: false,
         }
@@ -82,29 +73,36 @@ impl Watcher {
         watcher.home = Some(home);
         watcher.start = Some(WatchStart::Now);
         watcher.think_ns = 1_000_000;
-        watcher.follow = Follow {
+        watcher.follows = vec![Follow {
             key: probe_key(),
             range_end: Bytes::new(),
             prev_kv: false,
             no_delete: false,
             next: 0,
-        };
+        }];
         watcher
     }
 
-    fn request(&self) -> pb::WatchRequest {
-        let filters = if self.follow.no_delete {
+    fn requests(&self) -> impl Iterator<Item = pb::WatchRequest> {
+        (1..)
+            .zip(&self.follows)
+            .map(|(id, follow)| self.request(id, follow))
+    }
+
+    fn request(&self, watch_id: i64, follow: &Follow) -> pb::WatchRequest {
+        let filters = if follow.no_delete {
             vec![FilterType::Nodelete as i32]
         } else {
             Vec::new()
         };
         let create = pb::WatchCreateRequest {
-            key: self.follow.key.clone(),
-            range_end: self.follow.range_end.clone(),
-            start_revision: self.follow.next,
+            key: follow.key.clone(),
+            range_end: follow.range_end.clone(),
+            start_revision: follow.next,
             progress_notify: self.progress_notify,
             filters,
-            prev_kv: self.follow.prev_kv,
+            prev_kv: follow.prev_kv,
+            watch_id,
             ..pb::WatchCreateRequest::default()
         };
         pb::WatchRequest {
@@ -114,20 +112,35 @@ impl Watcher {
 
     /// Decides where it begins, when it first connects to a store at this revision and compact revision.
     fn begin(&mut self, revision: i64, compacted: i64) {
-        let stream = &mut self.stream;
-        self.follow.next = match self.start.take() {
-            None => self.follow.next,
-            Some(WatchStart::Now) => 0,
-            Some(WatchStart::Beginning) => 1,
-            Some(WatchStart::Past { behind_max }) => {
-                (revision - stream.below(behind_max.max(1)) as i64).max(1)
+        let (start, stream) = (self.start.take(), &mut self.stream);
+        for follow in &mut self.follows {
+            follow.next = first_revision(start, follow.next, stream, (revision, compacted));
+        }
+    }
+
+    /// Takes a response: for the watch that it names, or news of how far all of them are.
+    fn hear(
+        &mut self,
+        facts: &mut Facts,
+        ledger: &Ledger,
+        response: &pb::WatchResponse,
+    ) -> Result<Heard, Violation> {
+        let is_for_all = response.watch_id == -1 && response.events.is_empty();
+        let mut named: Vec<_> = (1..)
+            .zip(&mut self.follows)
+            .filter(|(id, _)| is_for_all || *id == response.watch_id)
+            .collect();
+        facts.expect("watch.delivery", !named.is_empty(), || {
+            format!("no watch of this stream has the id of {response:?}")
+        })?;
+        let mut heard = Heard::Going;
+        for (_, follow) in &mut named {
+            heard = follow.hear(facts, ledger, response)?;
+            if let Heard::Compacted(revision) = heard {
+                follow.next = revision;
             }
-            Some(WatchStart::Future {
-                ahead_min,
-                ahead_max,
-            }) => revision + stream.between(ahead_min, ahead_max.max(ahead_min)) as i64,
-            Some(WatchStart::Compacted) => (compacted - 1).max(1),
-        };
+        }
+        Ok(heard)
     }
 
     /// The member that it is connected to, or waits for and no other.
@@ -140,13 +153,51 @@ impl Watcher {
     /// What it has not heard although it is committed.
     pub(super) fn missing(&self, ledger: &Ledger) -> Option<String> {
         if self.at.is_none() {
-            return Some(format!("{:?} is not connected", self.follow));
+            return Some(format!("{:?} are not connected", self.follows));
         }
-        let missed = self.follow.outstanding(ledger).next()?;
-        Some(format!(
-            "{:?} has not heard of {:?}",
-            self.follow, missed.kv
-        ))
+        self.follows.iter().find_map(|follow| {
+            let missed = follow.outstanding(ledger).next()?;
+            Some(format!("{follow:?} has not heard of {:?}", missed.kv))
+        })
+    }
+}
+
+/// Some keys, and how they are followed.
+fn draw_follow(stream: &mut Stream, keys: u64) -> Follow {
+    let first = stream.below(keys);
+    let range_end = match stream.below(4) {
+        0 => Bytes::new(),
+        1 => key(first + 3),
+        _ => Bytes::from_static(b"\0"),
+    };
+    Follow {
+        key: key(first),
+        range_end,
+        prev_kv: stream.chance(400_000),
+        no_delete: stream.chance(150_000),
+        next: 0,
+    }
+}
+
+/// Where a watch begins at a store with this revision and compact revision; one that has begun goes on.
+fn first_revision(
+    start: Option<WatchStart>,
+    next: i64,
+    stream: &mut Stream,
+    (revision, compacted): (i64, i64),
+) -> i64 {
+    match start {
+        None => next,
+        Some(WatchStart::Now) => 0,
+        Some(WatchStart::Beginning) => 1,
+        Some(WatchStart::Past { behind_max }) => {
+            (revision - stream.below(behind_max.max(1)) as i64).max(1)
+        }
+        Some(WatchStart::Future {
+            ahead_min,
+            ahead_max,
+        }) => revision + stream.between(ahead_min, ahead_max.max(ahead_min)) as i64,
+        Some(WatchStart::Compacted) => (compacted - 1).max(1),
     }
 }
 
@@ -208,9 +259,11 @@ impl World {
         watcher.begin(revision, view.compact_revision().0);
         let stream = process.hub.open(now);
         process.streams.insert(stream, number);
-        process.hub.handle(now, stream, watcher.request(), &view);
+        for request in watcher.requests() {
+            process.hub.handle(now, stream, request, &view);
+        }
         watcher.at = Some((member, stream));
-        let next = watcher.follow.next;
+        let next = watcher.follows[0].next;
         self.mark_watch(start, next, revision);
         self.note("is watched", member, next as u64);
         self.turn_at(member, self.now_ns + 1_000);
@@ -289,14 +342,10 @@ impl World {
                     )
                 });
             watcher.events += response.events.len() as u64;
-            match watcher
-                .follow
-                .hear(&mut self.facts, &self.ledger, &response)?
-            {
+            match watcher.hear(&mut self.facts, &self.ledger, &response)? {
                 Heard::Going => {}
-                Heard::Compacted(revision) => {
+                Heard::Compacted(_) => {
                     self.count("watch compacted");
-                    self.watchers[number].follow.next = revision;
                     self.reconnect(member, stream, number);
                 }
                 Heard::Cancelled => {
@@ -345,5 +394,37 @@ impl World {
         process.hub.close(stream);
         process.streams.remove(&stream);
         self.watcher_is_cut_off(number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Model;
+
+    #[test]
+    fn a_response_for_a_watch_that_is_not_on_the_stream_is_seen() {
+        let work = WatchWork {
+            watches_max: 3,
+            ..WatchWork::USUAL
+        };
+        let group = Group::of(Work::Watch(work));
+        let mut watcher = (0..20)
+            .map(|number| Watcher::new(1, number, &group, work))
+            .find(|watcher| watcher.follows.len() == 3)
+            .expect("some have three");
+        let ledger = Ledger::new(Model::new(1));
+        let mut hear = |watch_id| {
+            let response = pb::WatchResponse {
+                watch_id,
+                created: true,
+                ..pb::WatchResponse::default()
+            };
+            watcher.hear(&mut Facts::new(), &ledger, &response)
+        };
+        assert_eq!(hear(1), Ok(Heard::Going));
+        assert_eq!(hear(3), Ok(Heard::Going));
+        assert_eq!(hear(4).unwrap_err().property, "watch.delivery");
+        assert_eq!(hear(0).unwrap_err().property, "watch.delivery");
     }
 }
