@@ -87,48 +87,64 @@ fn compare(
 /// Whether the log explains a history: each answer is the log's at its revision, the revisions follow real time, and
 /// nothing has changed these keys but what is in the history.
 fn explain(ledger: &Ledger, history: &History) -> Result<(), String> {
-    account(ledger, history)?;
+    account(ledger, history, &floors(history)?)?;
     for (number, operation) in history.0.iter().enumerate() {
         explain_one(ledger, operation).map_err(|reason| format!("operation {number}: {reason}"))?;
     }
-    let mut times: Vec<(u64, bool, i64, bool)> = Vec::new();
-    for operation in &history.0 {
+    Ok(())
+}
+
+/// For each operation the highest revision of what had ended when it began; an error if an answer is not above its own.
+fn floors(history: &History) -> Result<Vec<i64>, String> {
+    let mut times = Vec::new();
+    for (number, operation) in history.0.iter().enumerate() {
+        times.push((operation.began_ns, true, number));
         if let Some(answer) = &operation.answer {
-            let writes = answer.results.iter().any(writes);
-            times.push((operation.began_ns, true, answer.revision, writes));
-            times.push((answer.ended_ns, false, answer.revision, writes));
+            times.push((answer.ended_ns, false, number));
         }
     }
     // What ends at the moment at which something else begins has not ended before it.
-    times.sort_by_key(|(at_ns, begins, ..)| (*at_ns, !begins));
+    times.sort_by_key(|(at_ns, begins, _)| (*at_ns, !begins));
+    let mut floors = vec![0; history.0.len()];
     let mut highest = 0;
-    for (_, begins, revision, writes) in times {
+    for (_, begins, number) in times {
+        let answer = history.0[number].answer.as_ref();
+        if begins {
+            floors[number] = highest;
+        }
+        let Some(answer) = answer else { continue };
+        let (revision, writes) = (answer.revision, answer.results.iter().any(writes));
         if !begins {
             highest = highest.max(revision);
         } else if revision < highest || (writes && revision == highest) {
             return Err(format!("revision {revision} after {highest}"));
         }
     }
-    Ok(())
+    Ok(floors)
 }
 
-/// Each change of these keys is that of an answered operation, or may be that of one without an answer.
-fn account(ledger: &Ledger, history: &History) -> Result<(), String> {
+/// Each change of these keys is that of an answered operation, or may be that of one without an answer: it comes after
+/// everything that had ended when that one began.
+fn account(ledger: &Ledger, history: &History, floors: &[i64]) -> Result<(), String> {
     let (mut keys, mut answered) = (BTreeSet::new(), BTreeSet::new());
-    let (mut values, mut deletions) = (BTreeSet::new(), BTreeMap::new());
-    for operation in &history.0 {
+    let mut values: BTreeMap<_, i64> = BTreeMap::new();
+    let mut deletions: BTreeMap<_, Vec<i64>> = BTreeMap::new();
+    for (operation, floor) in history.0.iter().zip(floors) {
         for step in operation.success.iter().chain(&operation.failure) {
             match step {
                 Step::Put { key, value } => {
                     keys.insert(key.as_bytes());
-                    values.insert((key.as_bytes(), value.as_bytes()));
+                    let lowest = values.entry((key.as_bytes(), value.as_bytes()));
+                    let lowest = lowest.or_insert(*floor);
+                    *lowest = (*lowest).min(*floor);
                 }
                 Step::Get(wanted) | Step::Delete(wanted) => {
                     keys.insert(wanted.key.as_bytes());
                 }
             }
             if let (Step::Delete(wanted), None) = (step, &operation.answer) {
-                *deletions.entry(wanted.key.as_bytes()).or_insert(0) += 1;
+                let floors = deletions.entry(wanted.key.as_bytes()).or_default();
+                floors.push(*floor);
             }
         }
         if let Some(answer) = &operation.answer
@@ -143,11 +159,13 @@ fn account(ledger: &Ledger, history: &History) -> Result<(), String> {
             continue;
         }
         let is_known = if change.deleted {
-            let left = deletions.entry(key).or_insert(0);
-            *left -= 1;
-            *left >= 0
+            // Any of those that may be it serves: the later changes may be them just as well.
+            let floors = deletions.entry(key).or_default();
+            let fits = floors.iter().position(|floor| *floor < revision);
+            fits.map(|place| floors.swap_remove(place)).is_some()
         } else {
-            values.contains(&(key, &change.kv.value[..]))
+            let floor = values.get(&(key, &change.kv.value[..]));
+            floor.is_some_and(|floor| *floor < revision)
         };
         if !is_known {
             return Err(format!("nobody asked for what happened at {revision}"));
@@ -459,6 +477,26 @@ mod tests {
             let (inside, outside) = agree(&mut Facts::new(), &ledger(), &history).unwrap();
             assert!(inside.is_err() && !outside, "{history:?}");
         }
+    }
+
+    #[test]
+    fn a_write_without_an_answer_comes_after_what_had_ended_before_it() {
+        let mut earlier = get(20, "a", 2, 2);
+        let history = |earlier: &Operation| {
+            let late = Operation::put(0, 30, "k", "b");
+            History(vec![
+                put(0, "a", 2),
+                earlier.clone(),
+                late,
+                get(40, "b", 3, 3),
+            ])
+        };
+        let fits = agree(&mut Facts::new(), &ledger(), &history(&earlier)).unwrap();
+        assert!(fits.0.is_ok() && fits.1);
+        // Another key was read at the revision of the write that had not begun.
+        earlier = Operation::get(1, 20, "other").answered(25, 3, vec![Found::Got(Vec::new())]);
+        let (inside, outside) = agree(&mut Facts::new(), &ledger(), &history(&earlier)).unwrap();
+        assert!(inside.is_err() && !outside);
     }
 
     #[test]
