@@ -207,7 +207,7 @@ impl World {
         let machine = self.machines.get_mut(&member).expect("a member");
         machine.is_off = false;
         if machine.process.is_none() {
-            machine.disk.repair();
+            machine.repair_disk();
             let life = machine.life;
             self.at(self.now_ns, Event::Boot { member, life });
         }
@@ -222,7 +222,8 @@ impl World {
         let members: BTreeSet<_> = self.members().into_iter().collect();
         for &member in &members {
             // A leader whose image is damaged has nothing to send to a follower that is far behind.
-            self.machines[&member].disk.repair();
+            let machine = self.machines.get_mut(&member).expect("a member");
+            machine.repair_disk();
             self.turn_on(member);
         }
         self.begin_settling(members, false, !self.options.final_power_loss);

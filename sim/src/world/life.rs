@@ -199,6 +199,7 @@ impl World {
             streams: BTreeMap::new(),
             revision_shown: 0,
             applied_before: 0,
+            saw_damage: false,
         });
     }
 
@@ -279,7 +280,10 @@ impl World {
         if machine.life != life || machine.process.is_some() || machine.is_off {
             return;
         }
-        machine.disk.repair();
+        self.machines
+            .get_mut(&member)
+            .expect("a member")
+            .repair_disk();
         self.count("disk repaired");
         self.note("has its disk repaired", member, 0);
         self.at(self.now_ns, Event::Boot { member, life });

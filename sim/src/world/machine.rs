@@ -82,6 +82,8 @@ pub(super) struct Process {
     pub(super) revision_shown: i64,
     /// The applied index before the present turn.
     pub(super) applied_before: u64,
+    /// Whether its disk was repaired under it: it may have read, and kept, what was wrong.
+    pub(super) saw_damage: bool,
 }
 
 /// Who waits for an answer.
@@ -127,6 +129,23 @@ pub(super) enum LogStage {
 }
 
 impl Machine {
+    /// Somebody puts everything on the disk right.
+    pub(super) fn repair_disk(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.saw_damage |= self.disk.is_spoilt();
+        }
+        self.disk.repair();
+    }
+
+    /// Whether the process may find its data to be other than it should be.
+    pub(super) fn may_see_damage(&self) -> bool {
+        let kept = self
+            .process
+            .as_ref()
+            .is_some_and(|process| process.saw_damage);
+        kept || self.disk.is_spoilt()
+    }
+
     pub(super) fn new(seed: u64, number: u64, options: &Options) -> Self {
         // Each point leaves something else of what was not synced.
         let point = options.crash_point.map_or(0, |point| point.operation + 1);

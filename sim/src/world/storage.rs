@@ -264,7 +264,7 @@ impl World {
         }
         match error {
             WalError::Disk(_) => self.stop_for_disk(member),
-            error if self.machines[&member].disk.is_spoilt() => {
+            error if self.machines[&member].may_see_damage() => {
                 self.count("stopped by damage");
                 self.stop_for_damage(member, &error.to_string());
                 Ok(())
