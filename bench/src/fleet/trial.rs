@@ -96,7 +96,7 @@ impl Trial {
         Ok(trial)
     }
 
-    /// One step. Afterwards all members serve and agree.
+    /// One step. Afterwards all members serve and agree, and clients write.
     pub(crate) async fn step(
         &mut self,
         name: &str,
@@ -128,22 +128,30 @@ impl Trial {
 
     /// Waits until values are written, and does not count what was before in any step.
     pub(crate) async fn forget_pauses(&mut self) -> Result<(), String> {
+        self.wait_until_written().await?;
+        let pulse = &self.fleet.crew.shared.pulse;
+        pulse.lock().expect("no panic").take_longest(Instant::now());
+        Ok(())
+    }
+
+    /// Waits until a client has a value written: a pause that is under way has ended.
+    async fn wait_until_written(&self) -> Result<(), String> {
         let pulse = &self.fleet.crew.shared.pulse;
         let beats = || pulse.lock().expect("no panic").beats();
         let before = beats();
         until("clients write", async || {
-            (beats() > before)
-                .then_some(())
-                .ok_or_else(|| "nothing is written".to_string())
+            if beats() == before {
+                return Err("nothing is written".to_string());
+            }
+            Ok(())
         })
-        .await?;
-        pulse.lock().expect("no panic").take_longest(Instant::now());
-        Ok(())
+        .await
     }
 
     async fn settle(&mut self) -> Result<Agreed, String> {
         self.fleet.wait_until_all_serve().await?;
         self.fleet.died()?;
+        self.wait_until_written().await?;
         let urls = self.fleet.urls();
         let revision = api::revision(&urls).await?;
         agree(&urls, revision).await

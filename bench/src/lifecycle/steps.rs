@@ -95,9 +95,7 @@ pub(super) async fn miss_the_log(trial: &mut Trial, absence: Absence) -> Result<
     trial
         .step(name, async |trial| {
             let place = trial.fleet.place(&follower);
-            let member = trial.fleet.member(&follower);
-            let index = api::status(&member.client_url).await?.raft_index;
-            let snapshots = member.snapshots_received();
+            let snapshots = trial.fleet.member(&follower).snapshots_received();
             match absence {
                 Absence::Stopped => trial.fleet.stop(&follower).await?,
                 Absence::CutOff => {
@@ -105,6 +103,7 @@ pub(super) async fn miss_the_log(trial: &mut Trial, absence: Absence) -> Result<
                     isolate(&trial.fleet, &follower, &Way::BOTH)?;
                 }
             }
+            let index = commit_index(&trial.fleet).await?;
             let what = format!("{follower} needs a snapshot");
             let is_enough = async |fleet: &Fleet| is_log_gone(fleet, index).await;
             fill_until(&trial.fleet, &mut trial.tail, &what, is_enough).await?;
@@ -122,6 +121,16 @@ pub(super) async fn miss_the_log(trial: &mut Trial, absence: Absence) -> Result<
             Ok(())
         })
         .await
+}
+
+/// An index that nobody who is away can have passed.
+async fn commit_index(fleet: &Fleet) -> Result<u64, String> {
+    let urls = fleet.urls();
+    // What was on its way to the one that left comes before this in the log.
+    let put = async || api::put(&urls[0], "filler", b"small").await;
+    until("a value is written", put).await?;
+    let status = async || api::status(&urls[0]).await;
+    Ok(until("a member tells its status", status).await?.raft_index)
 }
 
 /// Whether no member that is there can tell a follower what comes after an index.
