@@ -98,11 +98,18 @@ pub(crate) fn describe(error: &ClientError) -> String {
 
 /// A line of JSON on stderr, shaped as etcdctl's log lines.
 pub(crate) fn log_line(level: &str, message: &str, name: &str, value: &str) {
+    log_fields(level, message, &[(name, value.to_owned())]);
+}
+
+/// The same with any number of fields.
+pub(crate) fn log_fields(level: &str, message: &str, fields: &[(&str, String)]) {
     use crate::output::json::Json;
-    let line = Json::object()
+    let mut line = Json::object()
         .field("level", Json::text(level))
         .field("ts", Json::text(format!("{:.6}", jiff::Timestamp::now())))
-        .field("msg", Json::text(message))
-        .field(name, Json::text(value));
+        .field("msg", Json::text(message));
+    for (name, value) in fields {
+        line = line.field(name, Json::text(value));
+    }
     eprintln!("{}", line.finish());
 }

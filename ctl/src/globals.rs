@@ -254,6 +254,12 @@ impl Context {
         Self { flags, given }
     }
 
+    /// `--command-timeout` for a command that takes its time unless it is said.
+    pub(crate) fn command_timeout_given(&self) -> Option<Duration> {
+        let is_given = self.given.contains(&"command-timeout");
+        is_given.then_some(self.flags.command_timeout)
+    }
+
     /// Reads the environment, checks all, and makes a client. Nothing is connected yet, unless a user must be
     /// authenticated.
     pub(crate) async fn open(&self, patience: Patience) -> Result<Session, Failure> {

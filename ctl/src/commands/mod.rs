@@ -11,6 +11,7 @@ mod member;
 mod move_leader;
 pub(crate) mod put;
 mod role;
+mod snapshot;
 mod txn;
 mod user;
 mod version;
@@ -61,6 +62,9 @@ pub(crate) enum Command {
     Role(role::Role),
     /// Transfers leadership to another etcd cluster member
     MoveLeader(move_leader::MoveLeader),
+    /// Manages etcd node snapshots
+    #[command(infer_subcommands = true)]
+    Snapshot(snapshot::Snapshot),
     /// Prints the version of etcdctl
     Version,
 }
@@ -83,6 +87,7 @@ impl Command {
             Self::User(user) => user.run(context).await,
             Self::Role(role) => role.run(context).await,
             Self::MoveLeader(move_leader) => move_leader.run(context).await,
+            Self::Snapshot(snapshot) => snapshot.run(context).await,
             Self::Version => version::run(),
         }
     }

@@ -9,6 +9,8 @@ mod protobuf;
 mod simple;
 mod table;
 
+pub(crate) use table::size;
+
 use std::io::Write;
 
 use quorate_proto::etcdserverpb as pb;

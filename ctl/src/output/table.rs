@@ -162,7 +162,7 @@ fn unused_percent(size: i64, used: i64) -> i64 {
 }
 
 /// Decimal units, two digits below ten.
-fn size(bytes: i64) -> String {
+pub(crate) fn size(bytes: i64) -> String {
     const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
     let bytes = bytes.cast_unsigned();
     if bytes < 10 {

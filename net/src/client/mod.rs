@@ -413,6 +413,15 @@ impl Client {
         .await
     }
 
+    /// The whole state of the member of the endpoint in use: blobs of its image, then their digest.
+    pub async fn snapshot(&self) -> Result<Streaming<pb::SnapshotResponse>, ClientError> {
+        self.call(Repeat::Safe, |channel| {
+            let request = self.request(pb::SnapshotRequest {});
+            async move { MaintenanceClient::new(channel).snapshot(request).await }
+        })
+        .await
+    }
+
     /// Lists, raises or clears alarms.
     pub async fn alarm(&self, request: pb::AlarmRequest) -> Result<pb::AlarmResponse, ClientError> {
         self.call(Repeat::Never, |channel| {
