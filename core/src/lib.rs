@@ -17,6 +17,7 @@ pub mod lease;
 pub mod member;
 pub mod mvcc;
 pub mod node;
+pub mod offline;
 pub mod request;
 pub mod types;
 pub mod wal;

@@ -103,6 +103,17 @@ impl MmapDisk {
     }
 }
 
+/// All of a file that is only read, wherever it lies: a backup, or the image of a member that does not run.
+pub fn map(file: &File) -> io::Result<Bytes> {
+    if file.metadata()?.len() == 0 {
+        return Ok(Bytes::new()); // There is no map of nothing.
+    }
+    // SAFETY: As for [`MmapFile::read`]; the caller holds a lock that a writer of such a file would have to take, and
+    // nobody changes a backup while it is restored.
+    let map = unsafe { Mmap::map(file) }?;
+    Ok(Bytes::from_owner(map))
+}
+
 impl Disk for MmapDisk {
     type File = MmapFile;
 

@@ -346,7 +346,10 @@ fn unknown_kind(request: &pb::InternalRaftRequest) -> String {
         .header
         .as_ref()
         .map_or(request.id, |header| header.id);
-    format!("request {id:x} is of a kind that is not known (of a newer version of etcd)")
+    format!(
+        "request {id:x} is of a kind that is not known, of etcd's v2 API or of a newer etcd; start the etcd that wrote it \
+         on this data directory, let it write a snapshot (it does after --snapshot-count requests), and stop it"
+    )
 }
 
 /// The payload of the request that adds a member at the birth of a cluster, as a log entry.

@@ -110,11 +110,11 @@ fn rows(
 }
 
 /// The whole protocol, for any source of rows.
-pub(super) fn write_checkpoint<D: Disk>(
+pub(crate) fn write_checkpoint<D: Disk, E: From<DiskError>>(
     disk: &mut D,
     contents: &Contents,
-    rows: impl Iterator<Item = Result<Row, CheckpointError>>,
-) -> Result<CheckpointDone, CheckpointError> {
+    rows: impl Iterator<Item = Result<Row, E>>,
+) -> Result<CheckpointDone, E> {
     disk.make_directory(DIRECTORY)?;
     disk.sync_directory(PARENT)?;
     remove_stale(disk)?;

@@ -26,8 +26,10 @@ use bytes::Bytes;
 
 pub use error::ImageError;
 pub use install::{Arrival, Install, SettleError, remove_arrived, settle, to_send};
+pub(crate) use job::write_checkpoint;
 pub use job::{CheckpointDone, CheckpointError, DATABASE, DIRECTORY, Job};
 pub use json::to_go_json;
+pub(crate) use schema::row;
 pub use schema::{AuthContents, Contents, Downgrade, MemberRecord, Rows};
 pub use version::STORAGE_VERSION;
 

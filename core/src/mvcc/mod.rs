@@ -67,6 +67,11 @@ pub struct HashKv {
     pub hash_revision: Revision,
 }
 
+/// Whether these are the bytes of a `KeyValue`, as the store reads them.
+pub(crate) fn is_key_value(encoded: &[u8]) -> bool {
+    record::parse(encoded).is_some()
+}
+
 /// A header of which only the revision is known here.
 fn header(revision: i64) -> pb::ResponseHeader {
     pb::ResponseHeader {

@@ -1,6 +1,7 @@
 //! Real processes, alone and as a cluster, through their gRPC API and their signals.
 
 mod auth;
+mod backup;
 mod changes;
 mod concurrency;
 mod corruption;

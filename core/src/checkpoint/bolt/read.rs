@@ -227,7 +227,7 @@ impl Bucket {
     }
 
     /// Damage that concerns the bucket as a whole.
-    pub(super) fn damaged(&self, problem: String) -> ImageError {
+    pub(crate) fn damaged(&self, problem: String) -> ImageError {
         self.place.damaged(0, problem)
     }
 

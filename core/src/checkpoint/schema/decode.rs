@@ -135,7 +135,8 @@ fn read_cluster(bucket: &Bucket, contents: &mut Contents) -> Result<(), ImageErr
     Ok(())
 }
 
-fn row(key: &[u8], key_value: Bytes) -> Result<Row, ImageError> {
+/// A pair of the `key` bucket.
+pub(crate) fn row(key: &[u8], key_value: Bytes) -> Result<Row, ImageError> {
     let tombstone = key.len() == 18;
     let is_right = (key.len() == 17 || tombstone)
         && key[8] == REVISION_SEPARATOR

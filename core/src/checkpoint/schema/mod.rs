@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use decode::Rows;
 pub(super) use decode::read;
+pub(crate) use decode::row;
 pub(super) use encode::write;
 
 use super::json::{null_is_empty, to_go_json};
