@@ -62,7 +62,7 @@ administrate() {
         ctl "$at" user grant-role "user$3" "role$3" >/dev/null
         local added
         added=$(ctl "$at" member add "guest$3" --learner --peer-urls "http://127.0.0.1:$((9000 + $3))" | head -1)
-        ctl "$at" member remove "$(sed 's/^Member \([0-9a-f]*\) .*/\1/' <<<"$added")" >/dev/null
+        ctl "$at" member remove "$(sed 's/^Member *\([0-9a-f]*\) .*/\1/' <<<"$added")" >/dev/null
     done
 }
 
