@@ -345,7 +345,7 @@ impl LocalNode for Local {
 
     async fn downgrade_enabled(&self) -> Result<bool, RequestError> {
         self.ask(Request::ReadIndex).await?;
-        // Nobody can begin a downgrade yet.
-        Ok(false)
+        let seen = self.state.status();
+        Ok(seen.downgrade.as_ref().is_some_and(|it| it.enabled))
     }
 }

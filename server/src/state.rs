@@ -101,6 +101,7 @@ pub struct ServerState {
     term: AtomicU64,
     leader: AtomicU64,
     learner: AtomicBool,
+    size_bytes: AtomicU64,
     image: Mutex<ImageFacts>,
     /// One entry for each core, written by it.
     watches: Mutex<Vec<Arc<WatchNumbers>>>,
@@ -163,6 +164,7 @@ impl ServerState {
             term: AtomicU64::new(0),
             leader: AtomicU64::new(0),
             learner: AtomicBool::new(false),
+            size_bytes: AtomicU64::new(0),
             image: Mutex::default(),
             watches: Mutex::default(),
         };
@@ -197,6 +199,11 @@ impl ServerState {
     /// Whether this member is a learner, which serves next to nothing.
     pub fn is_learner(&self) -> bool {
         self.learner.load(Ordering::Acquire)
+    }
+
+    /// What counts against the quota.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.size_bytes.load(Ordering::Acquire)
     }
 
     /// The header of a response; revision 0 means the live one, as etcd fills it.
@@ -265,5 +272,6 @@ impl ServerState {
             Ordering::Release,
         );
         self.learner.store(status.is_learner, Ordering::Release);
+        self.size_bytes.store(status.size_bytes, Ordering::Release);
     }
 }

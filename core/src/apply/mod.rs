@@ -20,6 +20,7 @@ use crate::checkpoint::{Contents, Downgrade, Job, STORAGE_VERSION};
 use crate::error::RequestError;
 use crate::lease::Lessor;
 use crate::member::Membership;
+use crate::member::version::major_minor;
 use crate::mvcc::Store;
 use crate::request;
 use crate::types::{Index, LeaseId, MemberId, Term, Time};
@@ -86,7 +87,7 @@ impl State {
             consistent_index: self.index,
             term: self.term,
             conf_state: self.membership.conf_state(),
-            storage_version: Some(STORAGE_VERSION.to_string()),
+            storage_version: Some(storage_version(self.cluster_version.as_deref()).to_string()),
             scheduled_compact: self.store.scheduled_compaction(),
             finished_compact: self.store.finished_compaction(),
             leases: self.lessor.export().collect(),
@@ -217,10 +218,10 @@ impl State {
                 target_version,
                 enabled: set.enabled,
             });
-        } else if request.range.is_none() {
+        } else if request.range.is_none() && request.downgrade_version_test.is_none() {
             return None;
         }
-        // A range in the log has no effect; etcd skips it, too.
+        // A range in the log has no effect, nor has the entry that etcd's own tests write; etcd skips both, too.
         Some(Ok(Response::Done))
     }
 
@@ -312,6 +313,15 @@ impl State {
             }
         }
         Ok(())
+    }
+}
+
+/// The storage follows the cluster's version, so that after a downgrade the earlier version reads it; 3.7 has added
+/// nothing to that of 3.6.
+fn storage_version(cluster_version: Option<&str>) -> &'static str {
+    match cluster_version.and_then(major_minor) {
+        Some((3, 6)) => "3.6.0",
+        _ => STORAGE_VERSION,
     }
 }
 

@@ -9,6 +9,8 @@
 //!   cluster id = first 8 bytes of SHA-1( member ids ascending, big-endian )
 //! ```
 
+pub mod version;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;

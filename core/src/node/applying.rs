@@ -96,6 +96,9 @@ impl Node {
         } else {
             Answer::Unwanted
         };
+        if let Some(set) = &request.cluster_version_set {
+            self.on_cluster_version(&set.ver)?;
+        }
         let applied = self.state.apply(self.now, &self.config, &request, answer)?;
         if applied == Err(RequestError::NoSpace) && !had_no_space {
             self.upkeep.wants_no_space_alarm = true;

@@ -21,6 +21,7 @@ mod recover;
 mod renewals;
 mod snapshots;
 mod upkeep;
+mod versions;
 mod waiting;
 
 use std::collections::BTreeMap;
@@ -37,6 +38,7 @@ pub use snapshots::ReceivedImage;
 use crate::apply::State;
 use crate::auth::{self, AuthView};
 use crate::boundary::{Config, Input, Output, Request, RequestIds, Response};
+use crate::checkpoint::Downgrade;
 use crate::consensus::{self, Consensus, Proposal};
 use crate::error::RequestError;
 use crate::mvcc::View;
@@ -135,6 +137,10 @@ pub struct Status {
     pub removed: Arc<Vec<MemberId>>,
     /// The cluster version (`X.Y.0`), once decided.
     pub cluster_version: Option<String>,
+    /// The last downgrade that was begun or ended.
+    pub downgrade: Option<Downgrade>,
+    /// Whether this member's disk holds nothing of the version from which the cluster is going down.
+    pub is_ready_for_downgrade: bool,
     /// Bytes counted against the quota.
     pub size_bytes: u64,
     /// Bytes in use after compaction.
@@ -321,6 +327,8 @@ impl Node {
             members: Arc::clone(&self.members),
             removed: Arc::clone(&self.removed),
             cluster_version: self.state.cluster_version.clone(),
+            downgrade: self.state.downgrade.clone(),
+            is_ready_for_downgrade: self.is_ready_for_downgrade(),
             size_bytes: self.state.store.size_bytes(),
             size_in_use_bytes: self.state.store.size_bytes(),
             proposals_pending: self.proposals.open_count(),

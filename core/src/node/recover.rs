@@ -7,8 +7,10 @@ use crate::apply::{self, State};
 use crate::auth::Auth;
 use crate::checkpoint::{self, MemberRecord};
 use crate::lease::{self, Lessor};
+use crate::member::version::major_minor;
 use crate::member::{Membership, bootstrap_change};
 use crate::mvcc::{Store, View};
+use crate::node::ETCD_VERSION;
 use crate::types::{Index, Term};
 
 /// Where a member begins: the state that its checkpoint holds, and the log after it.
@@ -159,6 +161,13 @@ pub(super) fn restore(
     lease: lease::Config,
 ) -> Result<State, RecoverError> {
     let checkpoint::Loaded { contents, rows } = loaded;
+    let cluster = contents.cluster_version.as_deref();
+    if cluster.and_then(major_minor) > major_minor(ETCD_VERSION) {
+        return Err(RecoverError::Mismatch(format!(
+            "invalid downgrade; server version {ETCD_VERSION} is lower than determined cluster version {}",
+            cluster.unwrap_or_default()
+        )));
+    }
     let (store, attachments) =
         Store::restore(rows, contents.scheduled_compact, contents.finished_compact)
             .map_err(|error| RecoverError::Rows(error.to_string()))?;

@@ -1,27 +1,23 @@
-//! What a member does by itself: ticks, patience that ends, lease expiry, its own announcement, the cluster version,
-//! compaction in slices, checkpoints.
+//! What a member does by itself: ticks, patience that ends, lease expiry, its own announcement, compaction in
+//! slices, checkpoints.
 
 use std::time::Duration;
 
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::membershippb;
 
-use super::{ETCD_VERSION, Node, nanos};
+use super::{Node, nanos};
 use crate::apply::State;
 use crate::boundary::{Output, Response, SnapshotRecord};
 use crate::error::RequestError;
 use crate::types::{Index, MemberId, Term, Ticket, Time};
 
 /// An own proposal that had no effect for this long is made again.
-const PROPOSAL_RETRY: Duration = Duration::from_secs(2);
-/// How long a leader waits to learn the versions of all members before it settles for the lowest.
-const VERSIONS_PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PROPOSAL_RETRY: Duration = Duration::from_secs(2);
 /// Rows that one flush removes for a compaction: about a millisecond.
 const COMPACT_ROWS_PER_FLUSH: usize = 2000;
 /// Leases revoked at most per flush; the lessor paces them.
 const REVOKES_PER_FLUSH: usize = 500;
-/// The cluster version as long as not every member is known.
-const CLUSTER_VERSION_MIN: &str = "3.0.0";
 
 /// Who leads, and since when.
 #[derive(Debug)]
@@ -54,7 +50,7 @@ pub(super) struct Upkeep {
     pub(super) is_published: bool,
     pub(super) wants_no_space_alarm: bool,
     publish_due: Time,
-    version_due: Time,
+    pub(super) version_due: Time,
     alarm_due: Time,
 }
 
@@ -83,6 +79,8 @@ pub(super) struct Checkpoints {
     pub(super) record: Option<SnapshotRecord>,
     /// The one being written.
     pub(super) in_flight: Option<SnapshotRecord>,
+    /// Where the cluster's version went down; a checkpoint from there on is wanted.
+    pub(super) lowered: Option<Index>,
     /// Requests for one.
     pub(super) waiting: Vec<Ticket>,
 }
@@ -96,6 +94,7 @@ impl Checkpoints {
             bytes_since: 0,
             data_bytes: state.store.size_bytes(),
             in_flight: None,
+            lowered: None,
             waiting: Vec::new(),
         }
     }
@@ -343,49 +342,6 @@ impl Node {
         }
     }
 
-    /// The cluster version is the lowest version of its members, and never goes back.
-    fn settle_cluster_version(&mut self) {
-        if self.now < self.upkeep.version_due || !self.consensus.has_committed_in_term() {
-            return;
-        }
-        let Some(version) = self.cluster_version_wanted() else {
-            return;
-        };
-        let present = self.state.cluster_version.as_deref().and_then(major_minor);
-        if major_minor(&version) <= present {
-            return;
-        }
-        self.upkeep.version_due = self.now.after(PROPOSAL_RETRY);
-        let set = membershippb::ClusterVersionSetRequest { ver: version };
-        self.propose_own(pb::InternalRaftRequest {
-            cluster_version_set: Some(set),
-            ..Default::default()
-        });
-    }
-
-    fn cluster_version_wanted(&self) -> Option<String> {
-        let mut lowest = major_minor(ETCD_VERSION);
-        let others = self
-            .state
-            .membership
-            .members()
-            .filter(|member| member.id != self.config.member);
-        for member in others {
-            let version = self
-                .peer_versions
-                .get(&member.id.0)
-                .and_then(Option::as_deref)
-                .and_then(major_minor);
-            if version.is_none() {
-                let has_waited = self.now.since(self.leadership.elected) >= VERSIONS_PATIENCE;
-                let is_undecided = self.state.cluster_version.is_none();
-                return (has_waited && is_undecided).then(|| CLUSTER_VERSION_MIN.to_string());
-            }
-            lowest = lowest.min(version);
-        }
-        lowest.map(|(major, minor)| format!("{major}.{minor}.0"))
-    }
-
     fn checkpoint_when_due(&mut self) {
         if self.checkpoints.in_flight.is_some()
             || self.state.store.is_compacting()
@@ -407,7 +363,12 @@ impl Node {
             .checkpoints
             .data_bytes
             .max(self.config.checkpoint_bytes_min);
-        let is_wanted = !self.checkpoints.waiting.is_empty() || self.consensus.wants_checkpoint();
+        let is_lowered = self
+            .checkpoints
+            .lowered
+            .is_some_and(|index| index > self.checkpoints.last);
+        let is_wanted =
+            !self.checkpoints.waiting.is_empty() || self.consensus.wants_checkpoint() || is_lowered;
         if self.checkpoints.bytes_since < bytes_due && !is_wanted {
             return;
         }
@@ -446,14 +407,5 @@ impl Node {
         for ticket in std::mem::take(&mut self.checkpoints.waiting) {
             self.reply(ticket, answer.clone());
         }
-    }
-}
-
-/// `3.7.1` and `3.7.0` are (3, 7).
-fn major_minor(version: &str) -> Option<(u64, u64)> {
-    let mut parts = version.split('.').map(str::parse);
-    match (parts.next(), parts.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => Some((major, minor)),
-        _ => None,
     }
 }

@@ -61,7 +61,7 @@ impl Endpoint {
 }
 
 /// A client for each endpoint that was given, or for each client URL of the cluster's members.
-async fn clients(session: &Session, cluster: bool) -> Result<Vec<Client>, Failure> {
+pub(super) async fn clients(session: &Session, cluster: bool) -> Result<Vec<Client>, Failure> {
     let endpoints: Vec<client::Endpoint> = if cluster {
         let members = session.client.member_list(true).await.map_err(|error| {
             let error = describe(&error);
@@ -85,7 +85,7 @@ async fn clients(session: &Session, cluster: bool) -> Result<Vec<Client>, Failur
         .map_err(|error| Failure::call(&error))
 }
 
-fn name(client: &Client) -> String {
+pub(super) fn name(client: &Client) -> String {
     client.endpoints()[0].to_string()
 }
 

@@ -3,7 +3,9 @@
 mod alarm;
 mod auth;
 mod compaction;
+mod defrag;
 pub(crate) mod del;
+mod downgrade;
 mod endpoint;
 pub(crate) mod get;
 mod lease;
@@ -51,6 +53,11 @@ pub(crate) enum Command {
     /// Alarm related commands
     #[command(infer_subcommands = true)]
     Alarm(alarm::Alarm),
+    /// Defragments the storage of the etcd members with given endpoints
+    Defrag(defrag::Defrag),
+    /// Downgrade related commands
+    #[command(infer_subcommands = true)]
+    Downgrade(downgrade::Downgrade),
     /// Enable, disable, or check authentication
     #[command(infer_subcommands = true)]
     Auth(auth::Auth),
@@ -83,6 +90,8 @@ impl Command {
             Self::Member(member) => member.run(context).await,
             Self::Endpoint(endpoint) => endpoint.run(context).await,
             Self::Alarm(alarm) => alarm.run(context).await,
+            Self::Defrag(defrag) => defrag.run(context).await,
+            Self::Downgrade(downgrade) => downgrade.run(context).await,
             Self::Auth(auth) => auth.run(context).await,
             Self::User(user) => user.run(context).await,
             Self::Role(role) => role.run(context).await,

@@ -56,6 +56,7 @@ pub(super) fn render(printer: &Printer, answer: &Answer<'_>) -> Result<Vec<u8>, 
         }
         Answer::Done { header, .. } => lines.header(header),
         Answer::AuthStatus(_)
+        | Answer::Downgrade { .. }
         | Answer::User(..)
         | Answer::Users(_)
         | Answer::MoveLeader { .. }

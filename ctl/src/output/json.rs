@@ -207,6 +207,10 @@ pub(super) fn render(printer: &Printer, answer: &Answer<'_>) -> Result<Vec<u8>, 
         Answer::Role(_, response) => role(response),
         Answer::Roles(response) => names(&response.header, "roles", &response.roles),
         Answer::Done { header, .. } => header_only(header.as_ref()),
+        Answer::Downgrade { response, .. } => Json::object()
+            .message("header", header(response.header.as_ref()))
+            .optional("version", Json::text(&response.version))
+            .end(),
         Answer::MemberChange(change) => member_change(change),
         Answer::MoveLeader { response, .. } => header_only(response.header.as_ref()),
     };

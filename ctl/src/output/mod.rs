@@ -84,6 +84,13 @@ pub(crate) enum Answer<'a> {
         /// All that it holds.
         header: &'a Option<pb::ResponseHeader>,
     },
+    /// downgrade validate, enable, cancel
+    Downgrade {
+        /// Which of them.
+        verb: &'a str,
+        /// The server's answer.
+        response: &'a pb::DowngradeResponse,
+    },
     /// move-leader
     MoveLeader {
         /// Who led.

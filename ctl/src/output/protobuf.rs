@@ -46,6 +46,7 @@ pub(super) fn render(answer: &Answer<'_>) -> Result<Vec<u8>, Failure> {
         Answer::Roles(response) => response.encode_to_vec(),
         // Any message that holds a header and nothing else has these bytes.
         Answer::Done { header, .. } => pb::AuthEnableResponse { header: **header }.encode_to_vec(),
+        Answer::Downgrade { response, .. } => response.encode_to_vec(),
         Answer::MoveLeader { response, .. } => response.encode_to_vec(),
         Answer::MemberChange(change) => match change {
             MemberChange::Added { response, .. } => response.encode_to_vec(),

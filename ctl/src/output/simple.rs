@@ -44,6 +44,10 @@ pub(super) fn render(printer: &Printer, answer: &Answer<'_>) -> Vec<u8> {
         Answer::Role(name, response) => return role(name, response),
         Answer::Roles(response) => lines(&response.roles),
         Answer::Done { words, .. } => format!("{words}\n"),
+        Answer::Downgrade { verb, response } => {
+            let version = &response.version;
+            format!("Downgrade {verb} success, cluster version {version}\n")
+        }
         Answer::MemberChange(change) => member_change(change),
         Answer::MoveLeader { from, to, .. } => {
             format!("Leadership transferred from {from:x} to {to:x}\n")

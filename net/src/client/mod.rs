@@ -431,6 +431,27 @@ impl Client {
         .await
     }
 
+    /// Has the member of the endpoint in use give back unused space.
+    pub async fn defragment(&self) -> Result<pb::DefragmentResponse, ClientError> {
+        self.call(Repeat::Never, |channel| {
+            let request = self.request(pb::DefragmentRequest {});
+            async move { MaintenanceClient::new(channel).defragment(request).await }
+        })
+        .await
+    }
+
+    /// Looks whether the cluster can go to an earlier version, begins it or ends it.
+    pub async fn downgrade(
+        &self,
+        request: pb::DowngradeRequest,
+    ) -> Result<pb::DowngradeResponse, ClientError> {
+        self.call(Repeat::Never, |channel| {
+            let request = self.request(request.clone());
+            async move { MaintenanceClient::new(channel).downgrade(request).await }
+        })
+        .await
+    }
+
     /// Asks the member of the endpoint in use, which must lead, to hand over to another one.
     pub async fn move_leader(&self, target_id: u64) -> Result<pb::MoveLeaderResponse, ClientError> {
         self.call(Repeat::Never, |channel| {

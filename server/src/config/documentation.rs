@@ -68,39 +68,3 @@ fn the_tables_of_the_documentation_are_those_of_the_code() {
         "docs/compatibility.md: run with REWRITE=1"
     );
 }
-
-/// The RPCs that services refuse, as their sources say, are those that the page names.
-#[test]
-fn the_documentation_names_every_rpc_that_is_refused() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut refused = std::collections::BTreeSet::new();
-    for entry in std::fs::read_dir(root.join("src/services")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            continue;
-        }
-        let source = std::fs::read_to_string(path).unwrap();
-        let calls = source.split("not_offered(\"").skip(1);
-        refused.extend(calls.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
-    }
-    let page = std::fs::read_to_string(root.join("../docs/compatibility.md")).unwrap();
-    let section = page
-        .split("## RPCs")
-        .nth(1)
-        .and_then(|rest| rest.split("\n## ").next())
-        .unwrap();
-    let listed = section
-        .split_once("RPCs that are not there yet:")
-        .unwrap()
-        .1
-        .split_once('.')
-        .unwrap()
-        .0;
-    let named = listed
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .map(str::to_owned)
-        .collect();
-    assert_eq!(refused, named);
-}

@@ -163,6 +163,9 @@ const ROTATION: &str =
     r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#;
 
 const NO_BOLT: &str = "there is no live database file: data is in memory, images are written whole";
+/// See `--downgrade-check-time`.
+const NEVER_DOWN: &str =
+    "a leader of this version finds a member of this version at every look: itself";
 const BY_VOLUME: &str = "checkpoints follow the volume of the log, not the number of entries";
 const IN_SLICES: &str = "compaction runs in small slices by itself";
 
@@ -280,7 +283,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     feature("compaction-batch-limit", Signed, "0", NoEffect(IN_SLICES), "Revisions in one slice of a compaction; 0 is 1000."),
     feature("compaction-sleep-interval", Duration, "0s", NoEffect(IN_SLICES), "Pause between two slices of a compaction; 0 is 10ms."),
     feature("watch-progress-notify-interval", Duration, "0s", Works, "Time between two progress notifications; 0 is 10m."),
-    feature("downgrade-check-time", Duration, "5s", NotYet, "Time between two looks at a downgrade."),
+    feature("downgrade-check-time", Duration, "5s", NoEffect(NEVER_DOWN), "Time between two looks at a downgrade."),
     feature("warning-apply-duration", Duration, "100ms", NotYet, "An entry that takes longer to apply is logged."),
     feature("bootstrap-defrag-threshold-megabytes", U64, "0", NoEffect(NO_BOLT), "Defragment at the start if that frees as much."),
     feature("max-learners", Signed, "1", Works, "Most learners in the cluster."),

@@ -135,6 +135,7 @@ impl Consensus {
             if status.leader != self.published.leader {
                 log_leader(&self.published, &status);
             }
+            log_versions(&self.published, &status);
             self.state.publish(status.clone());
             self.published = status;
         }
@@ -209,4 +210,27 @@ fn log_leader(before: &Status, after: &Status) {
             .map_or_else(|| "none".to_owned(), |leader| format!("{:x}", leader.0))
     };
     info!(term = after.term.0, before = %id(before), leader = %id(after), "raft leader changed");
+}
+
+/// What operators who change the cluster's version wait for.
+fn log_versions(before: &Status, after: &Status) {
+    if before.cluster_version != after.cluster_version {
+        let from = before.cluster_version.as_deref().unwrap_or_default();
+        let to = after.cluster_version.as_deref().unwrap_or_default();
+        let what = if from.is_empty() {
+            "set initial cluster version"
+        } else {
+            "updated cluster version"
+        };
+        info!(from, to, "{what}");
+    }
+    let downgrade = after.downgrade.as_ref();
+    if after.is_ready_for_downgrade && !before.is_ready_for_downgrade {
+        let target = downgrade.map_or("", |downgrade| &downgrade.target_version);
+        info!(
+            "target-version" = target,
+            "server-version" = crate::config::ETCD_VERSION,
+            "The server is ready to downgrade"
+        );
+    }
 }

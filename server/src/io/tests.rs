@@ -46,6 +46,8 @@ fn status() -> Status {
         members: Arc::default(),
         removed: Arc::default(),
         cluster_version: None,
+        downgrade: None,
+        is_ready_for_downgrade: false,
         size_bytes: 0,
         size_in_use_bytes: 0,
         proposals_pending: 0,

@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status, async_trait};
 use super::caller::Caller;
 use super::leader_watch::ResponseStream;
 use super::propose::{propose, read_index};
-use super::{mismatch, range_stream, status};
+use super::{mismatch, quota, range_stream, status};
 use crate::io::core;
 use crate::state::ServerState;
 
@@ -55,6 +55,7 @@ impl kv_server::Kv for Kv {
     ) -> Result<Response<pb::PutResponse>, Status> {
         let caller = Caller::of(&request);
         let put = request.into_inner();
+        quota::check(request::put_cost_bytes(&put)).await?;
         request::check_put(&put).map_err(|error| status(&error))?;
         match propose(&caller, |internal| internal.put = Some(put)).await? {
             Answer::Put(mut response) => {
@@ -142,6 +143,7 @@ pub(super) async fn txn_for(
     caller: &Caller,
     txn: pb::TxnRequest,
 ) -> Result<pb::TxnResponse, Status> {
+    quota::check(request::txn_cost_bytes(&txn)).await?;
     let state = core::state();
     request::check_txn(&txn, state.limits.txn_operations_max).map_err(|error| status(&error))?;
     let mut response = if request::is_read_only(&txn) {

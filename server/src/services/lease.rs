@@ -2,6 +2,7 @@
 
 use futures_util::stream;
 use quorate_core::boundary::{Request as NodeRequest, Response as Answer};
+use quorate_core::request::LEASE_GRANT_BYTES;
 use quorate_core::types::LeaseId;
 use quorate_net::grpc::etcdserverpb::lease_server;
 use quorate_proto::etcdserverpb as pb;
@@ -10,7 +11,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use super::caller::{Caller, Permit};
 use super::leader_watch::{ResponseStream, until_leaderless};
 use super::propose::{propose, propose_as};
-use super::{admission, forward, mismatch, status};
+use super::{admission, forward, mismatch, quota, status};
 use crate::io::core;
 
 /// The service; all its state is the core's.
@@ -126,6 +127,7 @@ pub(super) async fn grant_for(
     caller: &Caller,
     mut grant: pb::LeaseGrantRequest,
 ) -> Result<pb::LeaseGrantResponse, Status> {
+    quota::check(LEASE_GRANT_BYTES).await?;
     let ticket = core::take_ticket();
     if grant.id == 0 {
         // As etcd picks it: the request id without its sign.

@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status, async_trait};
 use super::caller::Caller;
 use super::leader_watch::ResponseStream;
 use super::propose::propose;
-use super::{mismatch, not_offered, snapshot, status};
+use super::{downgrade, mismatch, snapshot, status};
 use crate::comparison;
 use crate::config::ETCD_VERSION;
 use crate::io::core;
@@ -127,7 +127,9 @@ impl maintenance_server::Maintenance for Maintenance {
         request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
         Caller::of(&request).require_admin().await?;
-        Err(not_offered("Downgrade"))
+        downgrade::downgrade(request.into_inner())
+            .await
+            .map(Response::new)
     }
 }
 
@@ -144,6 +146,11 @@ fn status_response(state: &ServerState) -> pb::StatusResponse {
             alarm.alarm().as_str_name()
         ));
     }
+    let downgrade = seen.downgrade.clone().unwrap_or_default();
+    let downgrade_info = pb::DowngradeInfo {
+        enabled: downgrade.enabled,
+        target_version: downgrade.target_version,
+    };
     pb::StatusResponse {
         header: Some(state.header(0)),
         version: ETCD_VERSION.to_owned(),
@@ -158,7 +165,7 @@ fn status_response(state: &ServerState) -> pb::StatusResponse {
         // The format of the store follows the cluster version once that is decided.
         storage_version: seen.cluster_version.clone().unwrap_or_default(),
         db_size_quota: state.limits.quota_bytes,
-        downgrade_info: Some(pb::DowngradeInfo::default()),
+        downgrade_info: Some(downgrade_info),
     }
 }
 

@@ -9,6 +9,7 @@ mod auth;
 mod caller;
 mod cluster;
 mod concurrency;
+mod downgrade;
 mod forward;
 mod health;
 mod kv;
@@ -17,6 +18,7 @@ mod lease;
 mod maintenance;
 mod measure;
 mod propose;
+mod quota;
 mod range_stream;
 mod snapshot;
 mod watch;
@@ -171,11 +173,6 @@ impl Future for Answering {
 /// The gRPC status of a refused request.
 fn status(error: &RequestError) -> Status {
     Status::new(Code::from(error.code() as i32), error.message())
-}
-
-/// The status of a call that this version does not offer.
-fn not_offered(what: &str) -> Status {
-    Status::unimplemented(format!("quorate: {what} is not offered by this version"))
 }
 
 /// The status of an answer of another kind than the request: a bug, but no reason to end the process.

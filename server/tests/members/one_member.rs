@@ -441,17 +441,6 @@ async fn the_member_lists_itself_and_its_status() {
 }
 
 #[tokio::test]
-async fn unoffered_calls_say_so() {
-    let member = Member::alone();
-    let request = pb::DowngradeRequest::default();
-    let refused = member.maintenance().await.downgrade(request).await;
-    assert_eq!(
-        refused.expect_err("it is not offered").code(),
-        Code::Unimplemented
-    );
-}
-
-#[tokio::test]
 async fn a_snapshot_is_the_image_and_its_digest() {
     let member = Member::alone();
     member
