@@ -110,6 +110,8 @@ pub enum Kind {
     LostDisk,
     /// A member that works is removed, and another one is added in its place.
     ReplaceMember,
+    /// The member is to be reached at other addresses from now on.
+    UpdateUrls,
 }
 
 /// Which files rot.
@@ -268,6 +270,7 @@ pub const KINDS: &[&str] = &[
     "transfer",
     "lost-disk",
     "replace-member",
+    "update-urls",
 ];
 
 /// Kinds that come less often than the others where they come at all: each of them costs the cluster a lot.
@@ -382,6 +385,7 @@ pub fn draw_kind(stream: &mut Stream, name: &str, members: u64, length_ns: u64) 
         "transfer" => Kind::Transfer,
         "lost-disk" => Kind::LostDisk,
         "replace-member" => Kind::ReplaceMember,
+        "update-urls" => Kind::UpdateUrls,
         other => unreachable!("{other} is no kind of fault"),
     }
 }
@@ -433,6 +437,7 @@ impl Kind {
             Self::Transfer => "transfer",
             Self::LostDisk => "lost-disk",
             Self::ReplaceMember => "replace-member",
+            Self::UpdateUrls => "update-urls",
         }
     }
 
@@ -450,6 +455,7 @@ impl Kind {
                 | Self::Transfer
                 | Self::LostDisk
                 | Self::ReplaceMember
+                | Self::UpdateUrls
         )
     }
 }

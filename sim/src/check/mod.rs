@@ -3,6 +3,7 @@
 //! They see everything (the committed log, the disks, the clock) and change nothing. A count of zero over a whole set
 //! of runs means that a checker looked at nothing, which is as bad as a violation.
 
+pub mod addresses;
 pub mod auth;
 pub mod commitment;
 pub mod configuration;
@@ -90,6 +91,10 @@ pub const PROPERTIES: &[(&str, &str)] = &[
     (
         "members.intersection",
         "quorums before and after a change of the members meet, and changes wait for each other",
+    ),
+    (
+        "members.urls",
+        "where members are to be reached is a function of the applied index",
     ),
     (
         "members.promotion",

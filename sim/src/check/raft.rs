@@ -6,6 +6,7 @@ use quorate_core::boundary::Write;
 use quorate_core::types::{MemberId, WriteNumber};
 use quorate_proto::raftpb::{Entry, HardState, Message, MessageType};
 
+use super::addresses::Addresses;
 use super::durability::{Found, check_found};
 use super::ledger::Ledger;
 use super::members::History;
@@ -33,6 +34,8 @@ pub struct Raft {
     founding: u64,
     /// Who the members were when.
     pub history: History,
+    /// Where they were to be reached when.
+    pub addresses: Addresses,
     /// For each committed entry: what its leader had applied before it called the entry committed.
     committed_after: Vec<u64>,
     leaders: BTreeMap<u64, MemberId>,
@@ -63,6 +66,7 @@ impl Raft {
             members: members.collect(),
             founding,
             history: History::new(voters),
+            addresses: Addresses::default(),
             committed_after: Vec::new(),
             leaders: BTreeMap::new(),
             votes: BTreeMap::new(),
@@ -331,6 +335,7 @@ impl Raft {
                     format!("{member:?} commits entry {index} of term {}", entry.term)
                 })?;
                 let entry = entry.clone();
+                self.addresses.push(&entry);
                 if self.history.push(&entry) && index > self.founding {
                     let (before, after) = (self.history.at(index - 1), self.history.last());
                     intersection::check_step(facts, index, before, after)?;

@@ -170,6 +170,7 @@ const FORMS: &[Form] = &[
     form("transfer", Length::Moment),
     form("lost-disk", Length::Moment),
     form("replace-member", Length::Moment),
+    form("update-urls", Length::Moment),
 ];
 
 /// What the faults of a scenario are read against.

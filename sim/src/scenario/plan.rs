@@ -221,6 +221,7 @@ impl FaultSpec {
             "transfer" => Kind::Transfer,
             "lost-disk" => Kind::LostDisk,
             "replace-member" => Kind::ReplaceMember,
+            "update-urls" => Kind::UpdateUrls,
             other => unreachable!("{other} is no kind of fault"),
         }
     }

@@ -178,6 +178,25 @@ impl World {
         Ok(())
     }
 
+    /// What a member tells its transport last is where the others are now.
+    pub(super) fn judge_peers(
+        &mut self,
+        member: MemberId,
+        outputs: &[Output],
+    ) -> Result<(), Violation> {
+        let told = outputs.iter().rev().find_map(|output| match output {
+            Output::Peers(peers) => Some(peers),
+            _ => None,
+        });
+        let Some(told) = told else { return Ok(()) };
+        let told = told
+            .iter()
+            .map(|peer| (peer.member, peer.peer_urls.clone()));
+        let applied = self.raft.position(member).applied;
+        let addresses = &self.raft.addresses;
+        addresses.check_told(&mut self.facts, member, applied, &told.collect())
+    }
+
     /// Who votes, as the member's Raft counts it.
     pub(super) fn judge_configuration(&mut self, member: MemberId) -> Result<(), Violation> {
         let process = self.machines[&member].process.as_ref();

@@ -111,6 +111,32 @@ impl World {
         Ok(())
     }
 
+    /// Somebody gives a member other addresses: new ones, or by mistake those of another member, which is refused.
+    pub(super) fn change_urls(&mut self, member: MemberId) -> Result<(), Violation> {
+        let number = self.now_ns / 1_000 % 1_000_000;
+        let taken = self.founders[0].peer_urls[0].clone();
+        let peer_urls = match number % 4 {
+            0 => vec![taken],
+            1 => vec![
+                format!("http://10.1.0.{number}:2380"),
+                "http://10.1.1.1:2380".to_owned(),
+            ],
+            _ => vec![format!("http://10.1.0.{number}:2380")],
+        };
+        let running = self
+            .members()
+            .into_iter()
+            .filter(|it| self.machines[it].process.is_some());
+        let running: Vec<_> = running.collect();
+        if running.is_empty() {
+            return Ok(());
+        }
+        self.count("change of addresses asked for");
+        let asked = running[number as usize % running.len()];
+        let change = MembersChange::UpdateUrls { member, peer_urls };
+        self.ask(asked, PROBE, self.now_ns, Call::Change(change))
+    }
+
     /// Whether a member is none any more.
     pub(super) fn is_removed(&self, member: MemberId) -> bool {
         let members = self.raft.history.last();

@@ -84,6 +84,7 @@ impl World {
         }
         self.judge_changes(member, &outputs, &promotions)?;
         self.observe(member, outputs.len())?;
+        self.judge_peers(member, &outputs)?;
         self.judge_leases_of_turn(member, applied_before)?;
         let mut advanced = false;
         for output in outputs.drain(..) {
@@ -299,6 +300,12 @@ impl World {
             let ids =
                 |members: Vec<&pb::Member>| members.iter().map(|it| MemberId(it.id)).collect();
             let found = Members::new(ids(voters), ids(learners));
+            let urls = listed
+                .iter()
+                .map(|it| (MemberId(it.id), it.peer_urls.clone()));
+            let urls = urls.collect();
+            let addresses = &self.raft.addresses;
+            addresses.check(&mut self.facts, member, applied, &urls)?;
             let history = &self.raft.history;
             history.check(&mut self.facts, member, applied, &found)?;
             self.judge_configuration(member)?;

@@ -147,6 +147,7 @@ impl World {
             }
             Kind::Transfer => self.transfer_leadership(member),
             Kind::LostDisk => return Ok(self.begin_replacement(member, true)),
+            Kind::UpdateUrls => self.change_urls(member)?,
             Kind::ReplaceMember => return Ok(self.begin_replacement(member, false)),
             Kind::ClockRate(rate) => {
                 let now_ns = self.now_ns;
