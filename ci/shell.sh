@@ -8,6 +8,7 @@ seeds=${SEEDS:-60}
 jobs=$(nproc)
 began=$SECONDS
 cargo sim-shell run --seeds 0..1
+cargo sim-shell-test
 echo "built in $((SECONDS - began)) s"
 cargo sim-shell run --seeds "0..$seeds" --jobs "$jobs"
 cargo sim-shell run scenarios/ --seeds 0..1 --jobs "$jobs"

@@ -347,3 +347,6 @@ fn plain(answer: &Answer) -> Response {
         Answer::Range(_) | Answer::KeepAlive(_) => Response::Done,
     }
 }
+
+#[cfg(test)]
+mod tests;
