@@ -297,8 +297,14 @@ impl Node {
             Some(began) if self.can_confirm_reads() => began.after(READ_RETRY),
             _ => Time::NEVER,
         };
+        // Leases that end while nothing can be proposed are seen to at the next tick after that.
+        let leases = if self.may_propose_own() {
+            self.state.lessor.deadline()
+        } else {
+            Time::NEVER
+        };
         self.tick_due
-            .min(self.state.lessor.deadline())
+            .min(leases)
             .min(read_retry)
             .min(self.leaving.unwrap_or(Time::NEVER))
     }

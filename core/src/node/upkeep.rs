@@ -157,7 +157,7 @@ impl Node {
         if self.consensus.is_single_voter() && !self.consensus.is_leader() {
             self.consensus.campaign();
         }
-        if self.consensus.leader().is_none() || self.consensus.is_transferring() {
+        if !self.may_propose_own() {
             return;
         }
         self.publish();
@@ -167,6 +167,13 @@ impl Node {
             self.end_leases();
             self.settle_cluster_version();
         }
+    }
+
+    /// Whether what this member proposes by itself has a chance: there is a leader, who stays.
+    pub(super) fn may_propose_own(&self) -> bool {
+        self.leaving.is_none()
+            && self.consensus.leader().is_some()
+            && !self.consensus.is_transferring()
     }
 
     fn watch_leadership(&mut self) {

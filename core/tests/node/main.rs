@@ -220,6 +220,34 @@ fn a_lease_ends_by_the_leaders_clock_and_takes_its_keys_along() {
 }
 
 #[test]
+fn a_lease_that_ends_while_leadership_is_handed_over_does_not_keep_the_driver_busy() {
+    let (mut cluster, leader) = with_leased();
+    let granted = cluster.now;
+    let since = |cluster: &Cluster| cluster.now.since(granted);
+    cluster.run_until("most of its time is over", |cluster| {
+        since(cluster) >= Duration::from_millis(2_500)
+    });
+    // The next leader does not answer, so that the hand-over lasts until it is given up.
+    let next = if leader == 1 { 2 } else { 1 };
+    cluster.step();
+    cluster.cut_off.push(next);
+    let hand_over = Request::TransferLeader(Some(MemberId(next)));
+    let ticket = cluster.request(leader, |_| hand_over);
+    cluster.run_until("the hand-over is given up", |cluster| {
+        let deadline = cluster.nodes[&leader].deadline();
+        assert!(deadline > cluster.now, "after {:?}", since(cluster));
+        cluster.answers.contains_key(&ticket)
+    });
+    assert!(
+        since(&cluster) >= Duration::from_secs(3),
+        "it ended meanwhile"
+    );
+    assert!(cluster.answer(ticket).is_err());
+    cluster.cut_off.clear();
+    cluster.run_until("the end of the lease", is_leased_gone);
+}
+
+#[test]
 fn an_empty_entry_in_the_middle_of_a_term_prolongs_no_lease() {
     let (mut cluster, leader) = with_leased();
     let granted = cluster.now;
