@@ -60,27 +60,6 @@ pub struct Judge {
     pub own: Own,
 }
 
-/// The log up to an index, from what members have appended. They must agree.
-pub fn committed(
-    logs: &BTreeMap<quorate_core::types::MemberId, BTreeMap<u64, Entry>>,
-    last: u64,
-) -> Result<Vec<Entry>, Violation> {
-    let mut committed: Vec<Entry> = Vec::new();
-    for index in 1..=last {
-        let mut entries = logs.values().filter_map(|log| log.get(&index));
-        let Some(entry) = entries.next() else {
-            let detail = format!("nobody has appended entry {index}, {last} are applied");
-            return Err(Violation::new("converge.equal", detail));
-        };
-        if let Some(other) = entries.find(|other| *other != entry) {
-            let detail = format!("members have {entry:?} and {other:?}, {last} are applied");
-            return Err(Violation::new("raft.log-matching", detail));
-        }
-        committed.push(entry.clone());
-    }
-    Ok(committed)
-}
-
 impl Judge {
     /// Lets the model apply the log.
     pub fn new(

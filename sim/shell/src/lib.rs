@@ -10,6 +10,7 @@
 #![cfg(madsim)]
 #![forbid(unsafe_code)]
 
+pub mod appended;
 pub mod cli;
 pub mod clients;
 pub mod cluster;

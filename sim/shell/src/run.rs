@@ -17,10 +17,11 @@ use quorate_sim::check::{Facts, Violation};
 use quorate_sim::trace::TraceHash;
 use tokio::time::{Instant, sleep};
 
+use crate::appended::committed;
 use crate::clients::{self, client_of};
 use crate::cluster::Cluster;
 use crate::faults::{Faults, set_delay};
-use crate::judge::{Judge, Own, committed};
+use crate::judge::{Judge, Own};
 use crate::options::Options;
 use crate::world::{self, Eyes, World};
 

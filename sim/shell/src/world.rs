@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use quorate_core::boundary::Write;
 use quorate_core::types::MemberId;
 use quorate_net::rt::simulated::{End, Events, Observed};
-use quorate_proto::raftpb::Entry;
 use quorate_server::simulated::Director;
 use quorate_sim::check::Violation;
 use quorate_sim::disk::{DiskFaults, SimDisk};
 use quorate_sim::random::{Purpose, Stream};
 use quorate_sim::trace::Trace;
 
+use crate::appended::Appended;
 use crate::history::History;
 use crate::options::Options;
 
@@ -44,8 +44,8 @@ pub struct World {
     pub history: History,
     /// The disk of each machine.
     pub disks: Vec<SimDisk>,
-    /// What each member has appended, by index; a later entry replaces those from its index on.
-    pub logs: BTreeMap<MemberId, BTreeMap<u64, Entry>>,
+    /// What each member has appended.
+    pub logs: BTreeMap<MemberId, Appended>,
     /// When each entry was first appended by any member, by term and index.
     pub first_written: BTreeMap<(u64, u64), u64>,
     /// Whether clients shall go on.
@@ -202,10 +202,8 @@ impl World {
                 member.0
             )
         });
-        let log = self.logs.entry(member).or_default();
+        self.logs.entry(member).or_default().note(write);
         for entry in &write.entries {
-            log.split_off(&entry.index);
-            log.insert(entry.index, entry.clone());
             self.first_written
                 .entry((entry.term, entry.index))
                 .or_insert(now);

@@ -176,26 +176,3 @@ fn a_lease_that_ends_before_its_time_is_seen() {
         Ok(())
     );
 }
-
-#[test]
-fn logs_that_differ_or_have_gaps_are_seen() {
-    use quorate_core::types::MemberId;
-    let entry = |index| entry_of(index, |it| it.put = Some(put("a")));
-    let other = entry_of(2, |it| it.put = Some(put("b")));
-    let log = |entries: Vec<Entry>| {
-        let entries = entries.into_iter().map(|it| (it.index, it));
-        entries.collect::<BTreeMap<_, _>>()
-    };
-    let (whole, part) = (log(vec![entry(1), entry(2)]), log(vec![entry(1)]));
-    let differs = log(vec![entry(1), other]);
-    let of = |logs: [&BTreeMap<u64, Entry>; 2]| {
-        let ids = [1, 2].map(MemberId);
-        let logs = ids.into_iter().zip(logs.map(BTreeMap::clone)).collect();
-        committed(&logs, 2)
-            .map(|log| log.len())
-            .map_err(|it| it.property)
-    };
-    assert_eq!(of([&whole, &part]), Ok(2));
-    assert_eq!(of([&part, &part]), Err("converge.equal"));
-    assert_eq!(of([&whole, &differs]), Err("raft.log-matching"));
-}
