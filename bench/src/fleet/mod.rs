@@ -312,10 +312,17 @@ impl Member {
 
     /// How often a member has received a snapshot, by its own log.
     pub(crate) fn snapshots_received(&self) -> usize {
-        let text = std::fs::read(self.process.log()).unwrap_or_default();
-        String::from_utf8_lossy(&text)
-            .matches("received and saved database snapshot")
-            .count()
+        self.count_in_log("received and saved database snapshot")
+    }
+
+    /// How often a member has lost another one, by its own log.
+    pub(crate) fn peers_lost(&self) -> usize {
+        self.count_in_log("peer became inactive")
+    }
+
+    fn count_in_log(&self, text: &str) -> usize {
+        let log = std::fs::read(self.process.log()).unwrap_or_default();
+        String::from_utf8_lossy(&log).matches(text).count()
     }
 
     /// The first index that its log files may still hold; etcd and Quorate name the files alike.

@@ -100,7 +100,17 @@ pub(super) async fn miss_the_log(trial: &mut Trial, absence: Absence) -> Result<
                 Absence::Stopped => trial.fleet.stop(&follower).await?,
                 Absence::CutOff => {
                     trial.fleet.leave(place, true);
+                    let lost = trial.fleet.member(&follower).peers_lost();
                     isolate(&trial.fleet, &follower, &Way::BOTH)?;
+                    // Until it has given the connections up, what is sent now could still reach it afterwards.
+                    let others = others(&trial.fleet, &follower).len();
+                    let what = format!("{follower} has lost all others");
+                    until(&what, async || {
+                        let gone = trial.fleet.member(&follower).peers_lost() - lost;
+                        let missing = || format!("{gone} of {others}");
+                        (gone >= others).then_some(()).ok_or_else(missing)
+                    })
+                    .await?;
                 }
             }
             let index = commit_index(&trial.fleet).await?;
