@@ -103,15 +103,18 @@ impl History {
         std::iter::once(self.at(index)).chain(later)
     }
 
-    /// Those of a member that is in the middle of the founding entries, which add one founder each, by id: one that
-    /// joined later and hears them from the leader.
-    fn while_founding(&self, applied: u64) -> Option<Members> {
+    /// Those that a member knows after an entry. The founding entries add one founder each, by id: who joins later hears
+    /// them from the leader, and may stop in the middle.
+    pub fn known_at(&self, applied: u64) -> Members {
         let founders = &self.at(0).voters;
-        let applied = usize::try_from(applied).ok()?;
-        (1..founders.len()).contains(&applied).then(|| Members {
-            voters: founders.iter().take(applied).copied().collect(),
+        let heard = usize::try_from(applied).unwrap_or(usize::MAX);
+        if !(1..founders.len()).contains(&heard) {
+            return self.at(applied).clone();
+        }
+        Members {
+            voters: founders.iter().take(heard).copied().collect(),
             ..Members::default()
-        })
+        }
     }
 
     /// What a member that has applied everything up to `applied` takes for the members.
@@ -122,8 +125,7 @@ impl History {
         applied: u64,
         found: &Members,
     ) -> Result<(), Violation> {
-        let founding = self.while_founding(applied);
-        let expected = founding.as_ref().unwrap_or_else(|| self.at(applied));
+        let expected = self.known_at(applied);
         let is_same = found.voters == expected.voters && found.learners == expected.learners;
         facts.expect("raft.members", is_same, || {
             format!("{member:?} has {found:?} with index {applied} applied, expected {expected:?}")

@@ -97,7 +97,7 @@ fn check_members(
         member,
         index,
         &contents.conf_state,
-        history.at(index),
+        &history.known_at(index),
     )
 }
 
