@@ -56,6 +56,8 @@ struct Group<'a> {
     steps_max: u64,
     /// Something was not tried because there was too much.
     was_cut: bool,
+    /// Whether a put and a swap that would do are both tried.
+    is_thorough: bool,
 }
 
 /// Judges group by group.
@@ -86,8 +88,13 @@ pub(super) fn search(compiled: &Compiled, steps_max: u64) -> Result<Compared, Fa
     }
     for (keys, known) in keys_of.into_iter().zip(known_of) {
         let mut group = Group::new(compiled, &place_of, keys, steps_max - compared.steps);
-        let state = group.run(&known, &mut compared.states_max)?;
-        compared.unknown_seen += state.slots.len();
+        let mut found = group.run(&known, &mut compared.states_max);
+        if matches!(found, Err(Fault::Violation { .. })) {
+            // What is tried first is nearly always enough, and much less; who is to be found guilty gets the rest, too.
+            group.is_thorough = true;
+            found = group.run(&known, &mut compared.states_max);
+        }
+        compared.unknown_seen += found?.slots.len();
         compared.steps += group.steps;
     }
     Ok(compared)
@@ -103,6 +110,7 @@ impl<'a> Group<'a> {
             steps: 0,
             steps_max,
             was_cut: false,
+            is_thorough: false,
         };
         for (number, unknown) in (0..).zip(&compiled.unknown) {
             let wanted = &unknown.wanted;
@@ -333,8 +341,9 @@ impl<'a> Group<'a> {
         unknown.find(|unknown| self.is_open(state, *unknown, last))
     }
 
-    /// Writes of something that nobody has seen. A swap that would be done now is as good as any of them, and good for
-    /// less later: it goes first. One that would not is only tried where there is nothing else.
+    /// Writes of something that nobody has seen. A swap that would be done now, and has a revision left, goes before any
+    /// put, since it is good for less later; a thorough search tries both, since the put may leave a revision free that
+    /// something else needs. A swap that would not be done is only tried where there is nothing else.
     fn blind_puts(&self, state: &State, place: usize, last: i64) -> Vec<u32> {
         let writers = &self.writers[place];
         let open = writers.swaps.iter().copied();
@@ -345,16 +354,22 @@ impl<'a> Group<'a> {
                 .iter()
                 .all(|(_, condition)| state.keys[place].holds(*condition))
         };
-        let swap = open.clone().find(would_be_done);
-        let one = swap.or_else(|| self.first_open(state, &writers.puts, last));
-        match one {
-            Some(one) => vec![one],
-            None => {
-                let mut kinds = HashSet::new();
-                let kind = |unknown: &u32| self.compiled.unknown[*unknown as usize].kind;
-                open.filter(|unknown| kinds.insert(kind(unknown))).collect()
-            }
+        let has_room = |unknown: &u32| {
+            let slots = self.slots(state, *unknown, place, (None, last));
+            !slots.is_empty()
+        };
+        let swap = open
+            .clone()
+            .find(|unknown| would_be_done(unknown) && has_room(unknown));
+        let put = self.first_open(state, &writers.puts, last);
+        let found = swap.into_iter().chain(put);
+        let found: Vec<u32> = found.take(if self.is_thorough { 2 } else { 1 }).collect();
+        if !found.is_empty() {
+            return found;
         }
+        let mut kinds = HashSet::new();
+        let kind = |unknown: &u32| self.compiled.unknown[*unknown as usize].kind;
+        open.filter(|unknown| kinds.insert(kind(unknown))).collect()
     }
 
     /// The revisions that an unknown write may have: `at`, or those at which somebody saw its value, or one at which

@@ -80,6 +80,18 @@ fn a_sound_history_is_accepted() {
 }
 
 #[test]
+fn a_put_is_supposed_where_a_swap_began_too_late() {
+    let compared = judge(&[
+        Operation::put(0, 10, "k", "lost"),
+        put(20, "other", "a", 3),
+        // It would be done, but no revision is left for it.
+        swap(30, "k", 0, "late"),
+        Operation::delete(0, 40, "k").answered(45, 4, vec![Found::Deleted(1)]),
+    ]);
+    assert_eq!(compared.unwrap().unknown_seen, 1);
+}
+
+#[test]
 fn a_stale_read_is_seen() {
     let stale = [
         put(0, "k", "a", 2),
