@@ -19,7 +19,6 @@ use futures_util::future::join_all;
 use quorate_core::checkpoint::{self, DATABASE, MemberRecord, SettleError};
 use quorate_core::disk::{Disk, DiskError, DiskErrorKind, DiskFile as _};
 use quorate_core::lease;
-use quorate_core::member::{cluster_id, member_id};
 use quorate_core::node::{LogContents, RecoverError, Recovered};
 use quorate_core::types::MemberId;
 use quorate_core::wal::{self, Metadata, Wal, WalError};
@@ -27,7 +26,7 @@ use quorate_net::peer::{Endpoint, PeerClient};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::config::{Config, ConfigError, resolve, texts};
+use crate::config::{Config, ConfigError};
 
 /// How long running members may take to say whom they know; etcd's patience.
 const KNOWN_PATIENCE: Duration = Duration::from_secs(1);
@@ -164,7 +163,7 @@ fn restart<D: Disk + Clone>(
         });
     }
     if contents.is_unfinished_founding() {
-        let (members, own) = founders(config)?;
+        let (members, own) = config.founders()?;
         if own != metadata {
             return Err(BootstrapError::BegunForAnother);
         }
@@ -189,7 +188,7 @@ async fn found<D: Disk + Clone>(
     disk: D,
     options: wal::Options,
 ) -> Result<Beginning<D>, BootstrapError> {
-    let (members, metadata) = founders(config)?;
+    let (members, metadata) = config.founders()?;
     if is_known(config, &members, metadata.member).await {
         return Err(BootstrapError::AlreadyBootstrapped(metadata.member));
     }
@@ -200,33 +199,6 @@ async fn found<D: Disk + Clone>(
         recovered,
         wal,
     })
-}
-
-/// The first members of the cluster that the flags name, and which of them this is.
-fn founders(config: &Config) -> Result<(Vec<MemberRecord>, Metadata), ConfigError> {
-    let cluster = config.check_bootstrap(resolve)?;
-    let members: Vec<_> = cluster
-        .into_iter()
-        .map(|(name, urls)| {
-            let peer_urls = texts(&urls);
-            let id = member_id(&peer_urls, &config.initial_cluster_token, None);
-            MemberRecord {
-                id,
-                peer_urls,
-                name,
-                client_urls: Vec::new(),
-                is_learner: false,
-            }
-        })
-        .collect();
-    let ids: Vec<_> = members.iter().map(|member| member.id).collect();
-    let own = members.iter().find(|member| member.name == config.name);
-    let own = own.expect("the configuration was checked to name this member");
-    let metadata = Metadata {
-        member: own.id,
-        cluster: cluster_id(&ids),
-    };
-    Ok((members, metadata))
 }
 
 /// Whether a running member says that this one has been running before: then it has voted, and must not begin anew.

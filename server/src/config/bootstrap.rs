@@ -3,6 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 
+use quorate_core::checkpoint::MemberRecord;
+use quorate_core::member::{cluster_id, member_id};
+use quorate_core::wal::Metadata;
+
 use super::url::{parse_cluster, sort, texts};
 use super::{Config, ConfigError, Notice, Scheme, Url};
 
@@ -90,6 +94,38 @@ impl Config {
                 "--initial-cluster has {url}: peers are reached by http alone in this version"
             ))),
         }
+    }
+
+    /// The first members of the cluster that the flags name, and which of them this is; checked as
+    /// [`Config::check_bootstrap`] checks them. Looks hosts up, which may block.
+    ///
+    /// # Errors
+    /// With etcd's message.
+    ///
+    /// # Panics
+    /// Never: the check has found this member.
+    pub fn founders(&self) -> Result<(Vec<MemberRecord>, Metadata), ConfigError> {
+        let cluster = self.check_bootstrap(resolve)?;
+        let members: Vec<_> = cluster
+            .into_iter()
+            .map(|(name, urls)| {
+                let peer_urls = texts(&urls);
+                MemberRecord {
+                    id: member_id(&peer_urls, &self.initial_cluster_token, None),
+                    peer_urls,
+                    name,
+                    client_urls: Vec::new(),
+                    is_learner: false,
+                }
+            })
+            .collect();
+        let ids: Vec<_> = members.iter().map(|member| member.id).collect();
+        let own = members.iter().find(|member| member.name == self.name);
+        let metadata = Metadata {
+            member: own.expect("the check found this member").id,
+            cluster: cluster_id(&ids),
+        };
+        Ok((members, metadata))
     }
 
     /// Checks that this member may start a new cluster: call it when there is no data and the cluster is new.

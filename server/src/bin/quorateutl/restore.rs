@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use quorate_core::checkpoint::MemberRecord;
-use quorate_core::member::{cluster_id, member_id};
 use quorate_core::offline::{Backup, Plan};
 use quorate_core::wal::{self, Metadata};
-use quorate_server::config::{self, Config, ConfigError, Outcome, Url, resolve};
+use quorate_server::config::{self, ConfigError, Outcome, Url};
 use quorate_server::disk::MmapDisk;
 use sha2::{Digest as _, Sha256};
 
@@ -173,34 +172,10 @@ fn cluster(arguments: &Arguments) -> Result<(Vec<MemberRecord>, Metadata), Strin
     arguments
         .text("initial-cluster-token")
         .clone_into(&mut config.initial_cluster_token);
-    founders(&config).map_err(|ConfigError(reason)| {
+    config.founders().map_err(|ConfigError(reason)| {
         let bare = reason.strip_prefix("error setting up initial cluster: ");
         bare.unwrap_or(&reason).to_owned()
     })
-}
-
-fn founders(config: &Config) -> Result<(Vec<MemberRecord>, Metadata), ConfigError> {
-    let cluster = config.check_bootstrap(resolve)?;
-    let members: Vec<_> = cluster
-        .into_iter()
-        .map(|(name, urls)| {
-            let peer_urls: Vec<_> = urls.iter().map(Url::to_string).collect();
-            MemberRecord {
-                id: member_id(&peer_urls, &config.initial_cluster_token, None),
-                peer_urls,
-                name,
-                client_urls: Vec::new(),
-                is_learner: false,
-            }
-        })
-        .collect();
-    let ids: Vec<_> = members.iter().map(|member| member.id).collect();
-    let own = members.iter().find(|member| member.name == config.name);
-    let metadata = Metadata {
-        member: own.expect("the check found this member").id,
-        cluster: cluster_id(&ids),
-    };
-    Ok((members, metadata))
 }
 
 /// Where the directory goes.
