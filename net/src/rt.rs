@@ -10,38 +10,18 @@
 
 #[cfg(madsim)]
 pub mod simulated;
+mod socket;
 
-#[cfg(not(madsim))]
-pub use self::real::{attach, detach};
 #[cfg(madsim)]
-pub use self::simulated::{
-    Detached, Executor, JoinSet, TcpListener, TcpStream, Timer, attach, detach, timeout_at,
-};
+pub use self::simulated::{Executor, JoinSet, TcpListener, TcpStream, Timer, timeout_at};
+#[cfg(not(madsim))]
+pub use self::socket::SocketFile;
+pub use self::socket::{Bound, Detached, Listener, Remote, Stream, attach, detach};
 #[cfg(not(madsim))]
 pub use hyper_util::rt::{TokioExecutor as Executor, TokioTimer as Timer};
-#[cfg(not(madsim))]
-pub use std::net::TcpStream as Detached;
 #[cfg(not(madsim))]
 pub use tokio::net::{TcpListener, TcpStream};
 #[cfg(not(madsim))]
 pub use tokio::task::JoinSet;
 #[cfg(not(madsim))]
 pub use tokio::time::timeout_at;
-
-#[cfg(not(madsim))]
-mod real {
-    use std::io;
-
-    use super::{Detached, TcpStream};
-
-    /// Takes a stream away from this thread's runtime, for another one.
-    pub fn detach(stream: TcpStream) -> io::Result<Detached> {
-        stream.into_std()
-    }
-
-    /// Gives a stream to this thread's runtime.
-    pub fn attach(stream: Detached) -> io::Result<TcpStream> {
-        stream.set_nonblocking(true)?;
-        TcpStream::from_std(stream)
-    }
-}

@@ -17,7 +17,7 @@ use quorate_core::boundary::Peer;
 use quorate_core::{ClusterId, LeaseId, MemberId, Revision};
 use quorate_net::grpc::etcdserverpb::kv_client::KvClient;
 use quorate_net::grpc::etcdserverpb::lease_client::LeaseClient;
-use quorate_net::peer::{Endpoint, Identity, PeerClient, PeerEvent, Service, Transport};
+use quorate_net::peer::{Endpoint, Identity, PeerClient, PeerEvent, Service, Transport, Wire};
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::raftpb::{EntryType, Message, MessageType};
 use tokio::net::TcpListener;
@@ -185,7 +185,7 @@ impl Follower {
 
 /// The cluster and the ids that etcd gave itself and us.
 async fn learn_ids(at: &Endpoint, our_url: &str) -> (ClusterId, MemberId, MemberId) {
-    let client = PeerClient::new(Duration::from_secs(1));
+    let client = PeerClient::new(&Wire::new(Duration::from_secs(1)));
     let mut attempts = interval(Duration::from_millis(20));
     let learnt = timeout(PATIENCE, async {
         loop {
@@ -216,7 +216,7 @@ async fn join() -> (Etcd, Follower, MemberId) {
     };
     let transport = Transport::new(
         identity,
-        Duration::from_secs(1),
+        Wire::new(Duration::from_secs(1)),
         Handle::current(),
         move |batch| {
             for event in batch {

@@ -203,7 +203,7 @@ async fn found<D: Disk + Clone>(
 
 /// Whether a running member says that this one has been running before: then it has voted, and must not begin anew.
 async fn is_known(config: &Config, members: &[MemberRecord], own: MemberId) -> bool {
-    let client = PeerClient::new(config.peer_dial_timeout());
+    let client = PeerClient::new(&config.peer_wire());
     let others = members.iter().filter(|member| member.id != own);
     let endpoints: Vec<_> = others
         .flat_map(|member| &member.peer_urls)

@@ -164,7 +164,7 @@ pub(crate) async fn at_start(
     let view = recovered.view();
     let hashed = hash(&view, Revision(0))
         .map_err(|error| format!("{own} failed to fetch hash ({error})"))?;
-    let client = PeerClient::new(config.peer_dial_timeout());
+    let client = PeerClient::new(&config.peer_wire());
     let others = recovered.members().into_iter();
     let asked = others
         .filter(|member| member.id != metadata.member)

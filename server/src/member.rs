@@ -342,17 +342,17 @@ fn start_peers(
     ended: &mpsc::UnboundedSender<String>,
 ) -> Result<PeerThread, StartError> {
     for listener in &listeners {
-        lines::serving_peers(&listener.local_addr()?.to_string());
+        lines::serving_peers(&listener.local_address()?);
     }
     let identity = Identity {
         member: metadata.member,
         cluster: metadata.cluster,
         peer_urls: texts(&config.initial_advertise_peer_urls),
     };
-    let dial_timeout = config.peer_dial_timeout();
+    let wire = config.peer_wire();
     Ok(PeerThread::start(PeerParts {
         identity,
-        dial_timeout,
+        wire,
         listeners,
         core,
         snapshots,

@@ -13,8 +13,9 @@ use quorate_core::error::RequestError;
 use quorate_core::types::{LeaseId, MemberId, Revision};
 use quorate_net::peer::{
     Identity, IncomingSnapshot, LocalNode, PeerEvent, PeerStatus, Service, Transport, Versions,
+    Wire,
 };
-use quorate_net::rt::JoinSet;
+use quorate_net::rt::{JoinSet, Listener};
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::raftpb::Message;
 use tokio::sync::{mpsc, watch};
@@ -27,7 +28,7 @@ use crate::driver::queue::Queue;
 use crate::driver::snapshots::Intake;
 use crate::host::{Runtime, Thread};
 use crate::io::core::{self, CoreParts, Home};
-use crate::io::listener::{self, Bound};
+use crate::io::listener::Bound;
 use crate::services;
 use crate::state::ServerState;
 
@@ -86,7 +87,7 @@ pub(crate) struct PeerThread {
 #[derive(Debug)]
 pub(crate) struct PeerParts {
     pub(crate) identity: Identity,
-    pub(crate) dial_timeout: Duration,
+    pub(crate) wire: Wire,
     pub(crate) listeners: Vec<Bound>,
     /// The thread asks the node like an IO core does.
     pub(crate) core: CoreParts,
@@ -106,7 +107,7 @@ impl PeerThread {
         let events = move |events| deliver(&inbox, &parts.ended, events);
         let transport = Arc::new(Transport::new(
             parts.identity,
-            parts.dial_timeout,
+            parts.wire,
             runtime.handle(),
             events,
         ));
@@ -182,7 +183,7 @@ async fn serve(
     let service = Arc::new(Service::new(transport, Arc::new(local)));
     let mut tasks = JoinSet::new();
     for listener in listeners {
-        let listener = listener::adopt(listener).expect("it was bound without blocking");
+        let listener = Listener::adopt(listener).expect("it was bound without blocking");
         let mut stopped = stopped.clone();
         let stop = async move {
             // An error says that the main thread is gone.

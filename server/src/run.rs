@@ -14,7 +14,7 @@ use std::time::Duration;
 use quorate_core::checkpoint;
 use quorate_core::disk::{Disk, DiskError};
 use quorate_core::wal;
-use quorate_net::rt::{self, JoinSet, TcpListener};
+use quorate_net::rt::{self, JoinSet, Listener};
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -97,25 +97,33 @@ impl Listeners {
             (&config.listen_metrics_urls, Traffic::Metrics),
         ] {
             for url in urls {
-                clients.push((bind(url).await?, traffic, url.to_string()));
+                clients.push((bind(config, url).await?, traffic, url.to_string()));
             }
         }
         let mut peers = Vec::new();
         for url in &config.listen_peer_urls {
-            peers.push(bind(url).await?);
+            peers.push(bind(config, url).await?);
         }
         Ok(Self { clients, peers })
     }
 }
 
-async fn bind(url: &Url) -> Result<Bound, StartError> {
-    if url.scheme.is_tls() || url.scheme.is_unix() {
+async fn bind(config: &Config, url: &Url) -> Result<Bound, StartError> {
+    if url.scheme.is_tls() {
         return Err(StartError::NotOffered(url.to_string()));
     }
     let address = url.address();
-    let bound = listener::bind(&address);
+    #[cfg(not(madsim))]
+    let bound = if url.scheme.is_unix() {
+        Bound::unix(address.as_ref())
+    } else {
+        listener::bind(&address, config.socket_reuse_port)
+    };
     #[cfg(madsim)]
-    let bound = bound.await;
+    let bound = {
+        let _ = config;
+        listener::bind(&address).await
+    };
     bound.map_err(|source| StartError::Listen {
         url: url.to_string(),
         source,
@@ -272,8 +280,8 @@ fn accept(
     let mut acceptors = JoinSet::new();
     lines::ready_to_serve_client_requests();
     for (listener, traffic, url) in listeners {
-        let address = listener.local_addr()?.to_string();
-        let listener = listener::adopt(listener)?;
+        let address = listener.local_address()?;
+        let listener = Listener::adopt(listener)?;
         acceptors.spawn(accept_forever(listener, traffic, entries.clone()));
         let carried = match traffic {
             Traffic::GrpcAndHttp => lines::Traffic::GrpcAndHttp,
@@ -290,7 +298,7 @@ fn accept(
     Ok(acceptors)
 }
 
-async fn accept_forever(listener: TcpListener, traffic: Traffic, entries: Vec<Entry>) {
+async fn accept_forever(listener: Listener, traffic: Traffic, entries: Vec<Entry>) {
     loop {
         let accepted = listener.accept().await;
         match accepted.and_then(|(stream, remote)| Ok((rt::detach(stream)?, remote))) {

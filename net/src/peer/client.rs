@@ -2,8 +2,6 @@
 //!
 //! They need no link and no identity, so that a member that is about to join can use them before it has either.
 
-use std::time::Duration;
-
 use bytes::{Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
@@ -19,6 +17,7 @@ use super::endpoint::{Endpoint, HttpClient, http_client};
 use super::identity::{X_CLUSTER_ID, hex, parse_hex};
 use super::json::{self, Versions};
 use super::limits::{ANSWER_BYTES_MAX, IO_TIMEOUT, LEASE_ANSWER_BYTES_MAX};
+use super::wire::Wire;
 
 pub(crate) const PROTOBUF: &str = "application/protobuf";
 pub(crate) const JSON: &str = "application/json";
@@ -82,10 +81,10 @@ pub struct PeerClient {
 }
 
 impl PeerClient {
-    /// A client whose connections must stand within `dial_timeout`.
-    pub fn new(dial_timeout: Duration) -> Self {
+    /// A client that makes its connections like this.
+    pub fn new(wire: &Wire) -> Self {
         Self {
-            http: http_client(dial_timeout),
+            http: http_client(wire),
         }
     }
 

@@ -1,12 +1,12 @@
 //! Where a peer is and how to get a connection to it: the one place that knows about schemes.
 //!
-//! A peer URL becomes an [`Endpoint`] once; everything above passes endpoints around. Plain TCP is what there is now.
-//! TLS and unix sockets are further variants of [`Connection`] and further arms in [`Connector`]; until then their URLs
-//! are refused when they are parsed, so that nothing is silently spoken in the clear.
+//! A peer URL becomes an [`Endpoint`] once; everything above passes endpoints around. TLS is not there yet: its URLs are
+//! refused when they are parsed, so that nothing is silently spoken in the clear.
 
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -24,13 +24,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::limits::{IO_TIMEOUT, PIPELINE_WORKERS, PROBE_INTERVAL};
-use crate::rt::{Executor, TcpStream, Timer};
+use super::wire::Wire;
+use crate::rt::{Executor, Stream, TcpStream, Timer};
 
 /// A peer URL that can be dialled.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint {
+    scheme: Scheme,
+    /// `host:port`; for a Unix socket its path in hexadecimal, since a path is no authority.
     authority: Authority,
 }
+
+/// The scheme of Unix sockets.
+const UNIX: &str = "unix";
 
 /// Why a peer URL cannot be dialled.
 #[derive(Debug, Error)]
@@ -54,18 +60,21 @@ pub enum EndpointError {
 }
 
 impl Endpoint {
-    /// Reads `http://host:port`.
+    /// Reads `http://host:port` or `unix://path`.
     pub fn parse(url: &str) -> Result<Self, EndpointError> {
         let malformed = |reason: String| EndpointError::Malformed {
             url: url.to_owned(),
             reason,
         };
+        if let Some(path) = url.strip_prefix("unix://") {
+            return Self::unix(path).ok_or_else(|| malformed("no path of a socket".to_owned()));
+        }
         let parts = url
             .parse::<Uri>()
             .map_err(|error| malformed(error.to_string()))?
             .into_parts();
-        match parts.scheme {
-            Some(scheme) if scheme == Scheme::HTTP => {}
+        let scheme = match parts.scheme {
+            Some(scheme) if scheme == Scheme::HTTP => scheme,
             Some(scheme) => {
                 return Err(EndpointError::Scheme {
                     url: url.to_owned(),
@@ -73,7 +82,7 @@ impl Endpoint {
                 });
             }
             None => return Err(malformed("no scheme".to_owned())),
-        }
+        };
         let authority = parts
             .authority
             .ok_or_else(|| malformed("no host".to_owned()))?;
@@ -83,14 +92,22 @@ impl Endpoint {
         if parts.path_and_query.is_some_and(|path| path != "/") {
             return Err(malformed("a peer URL has no path".to_owned()));
         }
-        Ok(Self { authority })
+        Ok(Self { scheme, authority })
+    }
+
+    fn unix(path: &str) -> Option<Self> {
+        let hexadecimal: String = path.bytes().map(|byte| format!("{byte:02x}")).collect();
+        Some(Self {
+            scheme: Scheme::try_from(UNIX).expect("it is a scheme"),
+            authority: Authority::try_from(hexadecimal).ok()?,
+        })
     }
 
     /// The URL of `path` there.
     pub(crate) fn uri(&self, path: &str) -> Uri {
         let path = PathAndQuery::try_from(path).expect("paths are ours");
         let uri = Uri::builder()
-            .scheme(Scheme::HTTP)
+            .scheme(self.scheme.clone())
             .authority(self.authority.clone())
             .path_and_query(path);
         uri.build().expect("the parts are checked")
@@ -99,7 +116,10 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.authority)
+        match socket_path(&self.scheme, &self.authority) {
+            Some(path) => write!(f, "{}://{}", self.scheme, path.display()),
+            None => write!(f, "{}://{}", self.scheme, self.authority),
+        }
     }
 }
 
@@ -112,8 +132,8 @@ impl fmt::Debug for Endpoint {
 /// The client that all requests to peers go through; it keeps idle connections for less than a peer does.
 pub(crate) type HttpClient = Client<Connector, Full<Bytes>>;
 
-/// An HTTP/1.1 client whose connections are made within `dial_timeout`.
-pub(crate) fn http_client<B>(dial_timeout: Duration) -> Client<Connector, B>
+/// An HTTP/1.1 client that makes its connections like this.
+pub(crate) fn http_client<B>(wire: &Wire) -> Client<Connector, B>
 where
     B: Body<Data = Bytes> + Send,
 {
@@ -121,13 +141,13 @@ where
         .pool_timer(Timer::new())
         .pool_idle_timeout((PROBE_INTERVAL + IO_TIMEOUT) / 2)
         .pool_max_idle_per_host(PIPELINE_WORKERS + 2)
-        .build(Connector { dial_timeout })
+        .build(Connector { wire: wire.clone() })
 }
 
 /// Makes connections to peers.
 #[derive(Clone, Debug)]
 pub(crate) struct Connector {
-    dial_timeout: Duration,
+    wire: Wire,
 }
 
 impl tower::Service<Uri> for Connector {
@@ -140,31 +160,62 @@ impl tower::Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let dial_timeout = self.dial_timeout;
+        let wire = self.wire.clone();
         Box::pin(async move {
-            let authority = uri
-                .authority()
-                .ok_or_else(|| io::Error::other("an endpoint has a host"))?;
-            let port = authority
-                .port_u16()
-                .ok_or_else(|| io::Error::other("an endpoint has a port"))?;
-            let host = authority
-                .host()
-                .trim_start_matches('[')
-                .trim_end_matches(']');
-            let stream = timeout(dial_timeout, TcpStream::connect((host, port)))
+            let stream = timeout(wire.dial_timeout, dial(&uri))
                 .await
                 .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "dial timed out"))??;
-            Ok(TokioIo::new(Connection::tcp(stream)?))
+            Ok(TokioIo::new(Connection::new(stream, wire.write_timeout)?))
         })
     }
 }
 
-/// A connection between members, dialled or accepted. A write that makes no progress for [`IO_TIMEOUT`] fails, so that
-/// a peer which stopped reading holds nothing for long. Reads have no such limit: an idle connection is legal.
+async fn dial(uri: &Uri) -> io::Result<Stream> {
+    let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
+        return Err(io::Error::other("an endpoint has a scheme and a place"));
+    };
+    if let Some(path) = socket_path(scheme, authority) {
+        return dial_unix(&path).await;
+    }
+    let port = authority
+        .port_u16()
+        .ok_or_else(|| io::Error::other("an endpoint has a port"))?;
+    let host = authority
+        .host()
+        .trim_start_matches('[')
+        .trim_end_matches(']');
+    Ok(TcpStream::connect((host, port)).await?.into())
+}
+
+#[cfg(not(madsim))]
+async fn dial_unix(path: &Path) -> io::Result<Stream> {
+    Ok(Stream::Unix(tokio::net::UnixStream::connect(path).await?))
+}
+
+#[cfg(madsim)]
+async fn dial_unix(_: &Path) -> io::Result<Stream> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// The path that the authority of a Unix socket's endpoint stands for.
+fn socket_path(scheme: &Scheme, authority: &Authority) -> Option<PathBuf> {
+    if scheme.as_str() != UNIX {
+        return None;
+    }
+    let digits = authority.as_str();
+    let bytes: Option<Vec<u8>> = (0..digits.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok())
+        .collect();
+    String::from_utf8(bytes?).ok().map(PathBuf::from)
+}
+
+/// A connection between members, dialled or accepted. A write that makes no progress for the write timeout fails, so
+/// that a peer which stopped reading holds nothing for long. Reads have no such limit: an idle connection is legal.
 #[derive(Debug)]
 pub struct Connection {
     transport: Transport,
+    write_timeout: Duration,
     /// Runs while a write is stuck.
     write_deadline: Option<Pin<Box<Sleep>>>,
 }
@@ -172,15 +223,16 @@ pub struct Connection {
 /// What carries the bytes.
 #[derive(Debug)]
 enum Transport {
-    Tcp(TcpStream),
+    Plain(Stream),
 }
 
 impl Connection {
-    /// Takes over a TCP connection.
-    pub fn tcp(stream: TcpStream) -> io::Result<Self> {
+    /// Takes over a connection.
+    pub fn new(stream: Stream, write_timeout: Duration) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         Ok(Self {
-            transport: Transport::Tcp(stream),
+            transport: Transport::Plain(stream),
+            write_timeout,
             write_deadline: None,
         })
     }
@@ -195,9 +247,10 @@ impl Connection {
             self.write_deadline = None;
             return progress;
         }
+        let write_timeout = self.write_timeout;
         let deadline = self
             .write_deadline
-            .get_or_insert_with(|| Box::pin(sleep(IO_TIMEOUT)));
+            .get_or_insert_with(|| Box::pin(sleep(write_timeout)));
         deadline.as_mut().poll(cx).map(|()| {
             Err(io::Error::new(
                 io::ErrorKind::TimedOut,
@@ -214,7 +267,7 @@ impl AsyncRead for Connection {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match &mut self.transport {
-            Transport::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -226,7 +279,7 @@ impl AsyncWrite for Connection {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = match &mut self.transport {
-            Transport::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
         };
         self.limit(cx, written)
     }
@@ -237,26 +290,26 @@ impl AsyncWrite for Connection {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = match &mut self.transport {
-            Transport::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         };
         self.limit(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
         match &self.transport {
-            Transport::Tcp(stream) => stream.is_write_vectored(),
+            Transport::Plain(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.transport {
-            Transport::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.transport {
-            Transport::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -283,7 +336,7 @@ mod tests {
         let address = listener.local_addr().expect("bound");
         let stream = TcpStream::connect(address).await.expect("connects");
         let (_silent, _) = listener.accept().await.expect("accepts");
-        let mut connection = Connection::tcp(stream).expect("connected");
+        let mut connection = Connection::new(stream.into(), IO_TIMEOUT).expect("connected");
         let start = Instant::now();
         let chunk = vec![0; 1 << 20];
         let error = loop {
@@ -307,6 +360,18 @@ mod tests {
     }
 
     #[test]
+    fn unix_sockets_have_paths_or_names() {
+        for text in ["unix:///run/a b/q.sock", "unix://localhost:m10"] {
+            let endpoint = Endpoint::parse(text).expect("valid");
+            assert_eq!(endpoint.to_string(), text);
+            let uri = endpoint.uri("/raft");
+            let path = socket_path(uri.scheme().unwrap(), uri.authority().unwrap());
+            assert_eq!(path, Some(text["unix://".len()..].into()));
+        }
+        assert!(Endpoint::parse("unix://").is_err());
+    }
+
+    #[test]
     fn what_cannot_be_dialled_is_refused_when_parsed() {
         for bad in [
             "",
@@ -321,7 +386,7 @@ mod tests {
                 "{bad}"
             );
         }
-        for later in ["https://host:2380", "unix://host:1"] {
+        for later in ["https://host:2380", "unixs://host:1"] {
             assert!(
                 matches!(Endpoint::parse(later), Err(EndpointError::Scheme { .. })),
                 "{later}"

@@ -48,8 +48,8 @@ pub const WRITE_BATCH_BYTES: usize = 256 << 10;
 /// Bytes that a reader decodes before it hands the messages over.
 pub const READ_BATCH_BYTES: usize = 1 << 20;
 
-/// A connection on which a read or write makes no progress for this long is dead; also how long the answer to a call
-/// may take to begin. etcd's number.
+/// A connection on which a read or write makes no progress for this long is dead, unless it is configured to last
+/// longer; also how long the answer to a call may take to begin. etcd's number.
 pub const IO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An idle stream carries a heartbeat this often, so that the reader's [`IO_TIMEOUT`] holds.

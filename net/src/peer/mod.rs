@@ -29,6 +29,7 @@ mod service;
 mod snapshot;
 mod status;
 mod transport;
+mod wire;
 
 pub use client::{CallError, PeerClient};
 pub use codec::{DecodeError, Decoder, Stream};
@@ -40,3 +41,4 @@ pub use service::{LocalNode, PeerBody, Service};
 pub use snapshot::IncomingSnapshot;
 pub use status::PeerStatus;
 pub use transport::{PeerEvent, Transport};
+pub use wire::Wire;

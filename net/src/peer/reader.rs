@@ -115,7 +115,7 @@ impl Reader {
         request.headers_mut().insert(&X_RAFT_TO, self.receiver());
 
         let answer = timeout(
-            self.shared.dial_timeout + IO_TIMEOUT,
+            self.shared.wire.dial_timeout + IO_TIMEOUT,
             self.shared.http().request(request),
         );
         let response = answer
@@ -159,7 +159,7 @@ impl Reader {
     /// Waits for bytes, then takes all that have arrived, up to one batch.
     async fn fill(&self, body: &mut Incoming, buffer: &mut BytesMut) -> Result<(), String> {
         let before = buffer.len();
-        let mut next = timeout(IO_TIMEOUT, body.frame())
+        let mut next = timeout(self.shared.wire.read_timeout, body.frame())
             .await
             .map_err(|_| "no heartbeat arrived".to_owned())?;
         loop {

@@ -16,7 +16,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -38,6 +37,7 @@ use super::limits::REMOTES_MAX;
 use super::link::{Link, Remote, Way};
 use super::snapshot::{self, SnapshotClient};
 use super::status::PeerStatus;
+use super::wire::Wire;
 
 /// What the transport tells the member.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,7 +76,7 @@ pub(crate) struct Shared {
     /// The headers of every request to a peer.
     pub(crate) headers: HeaderMap,
     pub(crate) client: PeerClient,
-    pub(crate) dial_timeout: Duration,
+    pub(crate) wire: Wire,
     pub(super) runtime: Handle,
     events: Box<dyn Fn(Vec<PeerEvent>) + Send + Sync>,
 }
@@ -95,30 +95,36 @@ impl Transport {
     /// when it cannot take more it may drop what it was given.
     pub fn new(
         identity: Identity,
-        dial_timeout: Duration,
+        wire: Wire,
         runtime: Handle,
         events: impl Fn(Vec<PeerEvent>) + Send + Sync + 'static,
     ) -> Self {
         let headers = identity.headers();
-        let client = PeerClient::new(dial_timeout);
+        let client = PeerClient::new(&wire);
+        let snapshots = http_client(&wire);
         let shared = Shared {
             identity,
             headers,
             client,
-            dial_timeout,
+            wire,
             runtime,
             events: Box::new(events),
         };
         Self {
             shared: Arc::new(shared),
             peers: Mutex::default(),
-            snapshots: http_client(dial_timeout),
+            snapshots,
         }
     }
 
     /// This member, as peers see it.
     pub fn identity(&self) -> &Identity {
         &self.shared.identity
+    }
+
+    /// How connections are made and watched.
+    pub(crate) fn wire(&self) -> &Wire {
+        &self.shared.wire
     }
 
     /// For calls to URLs that need not belong to a peer.

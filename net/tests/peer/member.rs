@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quorate_core::boundary::Peer;
 use quorate_core::{ClusterId, MemberId};
-use quorate_net::peer::{Identity, PeerEvent, PeerStatus, Service, Transport};
+use quorate_net::peer::{Identity, PeerEvent, PeerStatus, Service, Transport, Wire};
 use quorate_proto::raftpb::{Entry, Message, MessageType};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -46,7 +46,7 @@ impl Member {
         let (sender, events) = mpsc::unbounded_channel();
         let transport = Arc::new(Transport::new(
             identity,
-            Duration::from_secs(1),
+            Wire::new(Duration::from_secs(1)),
             Handle::current(),
             move |batch| {
                 for event in batch {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_core::{ClusterId, LeaseId, MemberId, Revision};
-use quorate_net::peer::{CallError, Endpoint, PeerClient};
+use quorate_net::peer::{CallError, Endpoint, PeerClient, Wire};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -259,7 +259,7 @@ async fn a_connection_that_asks_nothing_is_closed() {
 #[tokio::test]
 async fn single_calls_are_answered() {
     let (one, two) = pair().await;
-    let client = PeerClient::new(Duration::from_secs(1));
+    let client = PeerClient::new(&Wire::new(Duration::from_secs(1)));
     let at = Endpoint::parse(&one.peer().peer_urls[0]).expect("a URL");
 
     let (cluster, members) = client.members(&at).await.expect("members");
@@ -383,7 +383,7 @@ async fn many_idle_connections_do_not_keep_a_member_out() {
     for _ in 0..100 {
         idle.push(TcpStream::connect(one.address).await.expect("connects"));
     }
-    let client = PeerClient::new(Duration::from_secs(1));
+    let client = PeerClient::new(&Wire::new(Duration::from_secs(1)));
     let at = Endpoint::parse(&one.peer().peer_urls[0]).expect("a URL");
     client.versions(&at).await.expect("is answered");
 }

@@ -24,7 +24,7 @@ pub(super) async fn join<D: Disk + Clone>(
     options: wal::Options,
 ) -> Result<Beginning<D>, BootstrapError> {
     let listed = config.check_join()?;
-    let client = PeerClient::new(config.peer_dial_timeout());
+    let client = PeerClient::new(&config.peer_wire());
     let others = listed.iter().filter(|(name, _)| **name != config.name);
     let endpoints: Vec<_> = others
         .flat_map(|(_, urls)| urls)

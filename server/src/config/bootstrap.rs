@@ -84,14 +84,10 @@ impl Config {
     pub fn initial_peer_urls(&self) -> Result<BTreeMap<String, Vec<Url>>, ConfigError> {
         let cluster = parse_cluster(&self.initial_cluster)
             .map_err(|reason| ConfigError(format!("error setting up initial cluster: {reason}")))?;
-        match cluster
-            .values()
-            .flatten()
-            .find(|url| url.scheme != Scheme::Http)
-        {
+        match cluster.values().flatten().find(|url| url.scheme.is_tls()) {
             None => Ok(cluster),
             Some(url) => Err(ConfigError(format!(
-                "--initial-cluster has {url}: peers are reached by http alone in this version"
+                "--initial-cluster has {url}: peers are not reached by TLS in this version"
             ))),
         }
     }

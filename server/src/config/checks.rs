@@ -357,9 +357,7 @@ fn check_listeners(settings: &Settings) -> Result<(), ConfigError> {
 fn check_supported(settings: &Settings, notices: &mut Vec<Notice>) -> Result<(), ConfigError> {
     for flag in settings.set_flags() {
         match flag.support {
-            Support::NotYet
-                if settings.is_changed(flag) && !is_raised_to_default(settings, flag.name) =>
-            {
+            Support::NotYet if settings.is_changed(flag) => {
                 return Err(format!("--{} is not supported yet by this version", flag.name).into());
             }
             Support::NoEffect(reason) if settings.is_changed(flag) => notices.push(Notice::warn(
@@ -401,12 +399,6 @@ fn check_supported(settings: &Settings, notices: &mut Vec<Notice>) -> Result<(),
             )
             .into());
         }
-        if let Some(url) = urls.iter().find(|url| url.scheme.is_unix()) {
-            return Err(format!(
-                "--{flag}={url} needs Unix sockets, which are not supported yet by this version"
-            )
-            .into());
-        }
     }
     Ok(())
 }
@@ -424,12 +416,6 @@ pub(super) fn check_file_descriptors(limit: Option<u64>) -> Result<(), ConfigErr
         .into()),
         Some(_) | None => Ok(()),
     }
-}
-
-/// etcd raises shorter peer timeouts to 5 s, which is the default.
-fn is_raised_to_default(settings: &Settings, flag: &str) -> bool {
-    matches!(flag, "raft-read-timeout" | "raft-write-timeout")
-        && settings.duration(flag) <= 5_000_000_000
 }
 
 fn warn_about_sizes(settings: &Settings, notices: &mut Vec<Notice>) {

@@ -37,6 +37,8 @@ pub use self::help::version_text;
 pub use self::notice::{Notice, NoticeLevel};
 pub use self::url::{Scheme, Url, texts};
 
+use quorate_net::peer::{Wire, limits};
+
 use self::command_line::CommandLine;
 use self::environment::{BadEnvironment, PREFIXES};
 use self::settings::Settings;
@@ -118,6 +120,12 @@ pub struct Config {
     pub grpc_keepalive_interval: Option<Duration>,
     /// `--grpc-keepalive-timeout`; none is forever.
     pub grpc_keepalive_timeout: Option<Duration>,
+    /// `--raft-read-timeout`, at least 5 s.
+    pub raft_read_timeout: Duration,
+    /// `--raft-write-timeout`, at least 5 s.
+    pub raft_write_timeout: Duration,
+    /// `--socket-reuse-port`.
+    pub socket_reuse_port: bool,
     /// `--watch-progress-notify-interval`, at least 100 ms.
     pub watch_progress_notify_interval: Duration,
 
@@ -404,6 +412,9 @@ impl Config {
                 .expect("the table bounds it"),
             grpc_keepalive_interval: positive(settings.duration("grpc-keepalive-interval")),
             grpc_keepalive_timeout: positive(settings.duration("grpc-keepalive-timeout")),
+            raft_read_timeout: peer_timeout(settings.duration("raft-read-timeout")),
+            raft_write_timeout: peer_timeout(settings.duration("raft-write-timeout")),
+            socket_reuse_port: settings.bool("socket-reuse-port"),
             watch_progress_notify_interval: match settings
                 .duration("watch-progress-notify-interval")
             {
@@ -459,9 +470,13 @@ impl Config {
         Duration::from_secs(5) + 2 * self.election_timeout()
     }
 
-    /// How long to wait for a connection to a peer.
-    pub fn peer_dial_timeout(&self) -> Duration {
-        Duration::from_secs(1) + self.election_timeout()
+    /// How connections to peers are made and watched.
+    pub fn peer_wire(&self) -> Wire {
+        Wire {
+            dial_timeout: Duration::from_secs(1) + self.election_timeout(),
+            read_timeout: self.raft_read_timeout,
+            write_timeout: self.raft_write_timeout,
+        }
     }
 
     /// The shortest life of a lease in seconds: one and a half election timeouts, rounded up.
@@ -491,6 +506,13 @@ impl Config {
 
 fn bounded(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// etcd raises what is shorter than its default: the other side beats at that.
+fn peer_timeout(nanoseconds: i64) -> Duration {
+    positive(nanoseconds)
+        .unwrap_or_default()
+        .max(limits::IO_TIMEOUT)
 }
 
 /// The duration, or none when it is zero or negative.

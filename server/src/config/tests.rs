@@ -92,7 +92,16 @@ fn times_follow_from_heartbeat_and_election() {
     let config = config("");
     assert_eq!(config.election_ticks, 10);
     assert_eq!(config.request_timeout(), Duration::from_secs(7));
-    assert_eq!(config.peer_dial_timeout(), Duration::from_secs(2));
+    let wire = config.peer_wire();
+    let seconds = [wire.dial_timeout, wire.read_timeout, wire.write_timeout];
+    assert_eq!(seconds.map(|timeout| timeout.as_secs()), [2, 5, 5]);
+    let wire = self::config("--raft-read-timeout=1s --raft-write-timeout=7s").peer_wire();
+    let seconds = [wire.read_timeout, wire.write_timeout];
+    assert_eq!(
+        seconds.map(|timeout| timeout.as_secs()),
+        [5, 7],
+        "too short is raised"
+    );
     assert_eq!(config.leader_loss_timeout(), Duration::from_secs(3));
     assert_eq!(config.min_lease_ttl(), 2);
     let slow = self::config("--heartbeat-interval=300 --election-timeout=2000");
@@ -288,7 +297,6 @@ fn what_is_not_there_yet_is_refused_unless_it_asks_for_the_default() {
             "--enable-log-rotation --log-outputs=/tmp/a",
             "enable-log-rotation",
         ),
-        ("--raft-read-timeout=6s", "raft-read-timeout"),
         (
             "--log-outputs=systemd/journal",
             "log-outputs=systemd/journal",
@@ -308,11 +316,7 @@ fn what_is_not_there_yet_is_refused_unless_it_asks_for_the_default() {
         error("--listen-peer-urls=https://127.0.0.1:1"),
         "--listen-peer-urls=https://127.0.0.1:1 needs TLS, which is not supported yet by this version"
     );
-    assert_eq!(
-        error("--listen-client-urls=unix:/run/q.sock --advertise-client-urls=http://a:1"),
-        "--listen-client-urls=unix:///run/q.sock needs Unix sockets, which are not supported yet by this version"
-    );
-    config("--raft-read-timeout=1s");
+    config("--listen-client-urls=unix:/run/q.sock --advertise-client-urls=http://a:1");
     config("--advertise-client-urls=https://behind.a.proxy:2379");
     config("--feature-gates=LeaseCheckpoint=true,LeaseCheckpointPersist=true");
 }
@@ -504,7 +508,7 @@ fn peers_that_speak_tls_are_refused() {
     let refused = secure.check_bootstrap(|_| panic!("not asked")).unwrap_err();
     assert_eq!(
         refused.0,
-        "--initial-cluster has https://b:1: peers are reached by http alone in this version"
+        "--initial-cluster has https://b:1: peers are not reached by TLS in this version"
     );
 }
 

@@ -8,7 +8,6 @@
 //! Nothing that a client sends ends more than its own connection.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +18,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use quorate_net::rt::{TcpStream, Timer};
+use quorate_net::rt::{Remote, Stream, Timer};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::watch;
 use tonic::body::Body;
@@ -49,8 +48,8 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Serves a client until it leaves or `closing` becomes true.
 pub(super) async fn serve(
-    mut stream: TcpStream,
-    remote: SocketAddr,
+    mut stream: Stream,
+    remote: Remote,
     kind: Traffic,
     services: Arc<Services>,
     closing: watch::Receiver<bool>,
@@ -80,7 +79,7 @@ pub(super) async fn serve(
 }
 
 /// Reads until it is clear which protocol the client speaks.
-async fn sniff(stream: &mut TcpStream) -> std::io::Result<(Bytes, bool)> {
+async fn sniff(stream: &mut Stream) -> std::io::Result<(Bytes, bool)> {
     let mut first = BytesMut::with_capacity(16 * 1024);
     loop {
         if stream.read_buf(&mut first).await? == 0 {

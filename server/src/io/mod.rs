@@ -16,12 +16,11 @@ mod streams;
 mod tests;
 mod watches;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use quorate_net::rt::{self, Detached, JoinSet};
+use quorate_net::rt::{self, Detached, JoinSet, Remote};
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
@@ -37,7 +36,7 @@ const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 struct Accepted {
     stream: Detached,
-    remote: SocketAddr,
+    remote: Remote,
     kind: Traffic,
 }
 
@@ -100,7 +99,7 @@ impl IoCore {
 }
 
 /// Gives a connection to the core with the fewest.
-pub fn assign(entries: &[Entry], stream: Detached, remote: SocketAddr, kind: Traffic) {
+pub fn assign(entries: &[Entry], stream: Detached, remote: Remote, kind: Traffic) {
     let entry = entries
         .iter()
         .min_by_key(|entry| entry.live.load(Ordering::Relaxed))

@@ -1,4 +1,4 @@
-//! A TCP stream whose writes wait for the core's tick.
+//! A stream whose writes wait for the core's tick.
 //!
 //! HTTP/2 libraries flush after each frame. Here `poll_write` only appends to a buffer and `poll_flush` does
 //! nothing; the tick, which runs after all connections that were ready, writes each dirty buffer with one system
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes, BytesMut};
-use quorate_net::rt::TcpStream;
+use quorate_net::rt::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::core;
@@ -27,7 +27,7 @@ const BUFFER_KEPT_MAX: usize = 64 * 1024;
 /// One connection's socket.
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: TcpStream,
+    stream: Stream,
     outgoing: Mutex<Outgoing>,
 }
 
@@ -130,7 +130,7 @@ pub(super) struct Coalesced {
 }
 
 impl Coalesced {
-    pub(super) fn new(stream: TcpStream, read_ahead: Bytes, is_grpc: bool) -> Self {
+    pub(super) fn new(stream: Stream, read_ahead: Bytes, is_grpc: bool) -> Self {
         let socket = Socket {
             stream,
             outgoing: Mutex::new(Outgoing::default()),
@@ -255,11 +255,11 @@ impl AsyncWrite for Coalesced {
 }
 
 #[cfg(not(madsim))]
-fn shutdown_write(stream: &TcpStream) -> io::Result<()> {
+fn shutdown_write(stream: &Stream) -> io::Result<()> {
     socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write)
 }
 
 #[cfg(madsim)]
-fn shutdown_write(stream: &TcpStream) -> io::Result<()> {
+fn shutdown_write(stream: &Stream) -> io::Result<()> {
     stream.shutdown_write()
 }

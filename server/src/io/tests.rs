@@ -11,11 +11,12 @@ use quorate_core::node::Status;
 use quorate_core::types::{ClusterId, Index, MemberId, Term};
 use quorate_core::wal::Metadata;
 use quorate_net::grpc::etcdserverpb::kv_client::KvClient;
+use quorate_net::rt::{Detached, Remote};
 use quorate_proto::etcdserverpb as pb;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::mailbox::{Mailbox, Reply};
-use super::{CoreParts, IoCore, Traffic, assign, listener};
+use super::{CoreParts, IoCore, Traffic, assign};
 use crate::auth::Guard;
 use crate::config::{Outcome, parse};
 use crate::driver::clock::Clock;
@@ -136,7 +137,7 @@ impl Echo {
                 IoCore::start(number, parts).expect("the machine has room for a thread")
             })
             .collect();
-        let listener = listener::bind("127.0.0.1:0").expect("some port is free");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("some port is free");
         let address = listener.local_addr().expect("it is bound");
         Self {
             address,
@@ -148,10 +149,10 @@ impl Echo {
 
     /// Connections are handed out by the test itself.
     fn accepting(self, listener: std::net::TcpListener) -> Self {
-        listener.set_nonblocking(false).expect("it is a socket");
         let senders: Vec<_> = self.cores.iter().map(IoCore::entry).collect();
         std::thread::spawn(move || {
             while let Ok((stream, remote)) = listener.accept() {
+                let (stream, remote) = (Detached::Tcp(stream), Remote::Network(remote));
                 assign(&senders, stream, remote, Traffic::GrpcAndHttp);
             }
         });

@@ -9,6 +9,7 @@ mod downgrade;
 mod one_member;
 mod pages;
 mod snapshots;
+mod sockets;
 mod space;
 mod start;
 mod support;

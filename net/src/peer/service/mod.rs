@@ -46,7 +46,7 @@ use super::limits::{CONNECTIONS_MAX, IO_TIMEOUT, REDIAL_INTERVAL};
 use super::probe;
 use super::snapshot::IncomingSnapshot;
 use super::transport::Transport;
-use crate::rt::{JoinSet, TcpListener, Timer};
+use crate::rt::{JoinSet, Listener, Timer};
 
 /// What the peer port needs to know of the member behind it.
 pub trait LocalNode: Send + Sync + 'static {
@@ -113,7 +113,13 @@ impl<N: LocalNode> Service<N> {
     }
 
     /// Accepts connections until `stop` is ready; then all connections end.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: impl Future<Output = ()>) {
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: impl Into<Listener>,
+        stop: impl Future<Output = ()>,
+    ) {
+        let listener = listener.into();
+        let write_timeout = self.transport.wire().write_timeout;
         let mut stop = std::pin::pin!(stop);
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut connections = JoinSet::new();
@@ -128,7 +134,7 @@ impl<N: LocalNode> Service<N> {
                 Some(_) = connections.join_next() => continue,
                 accepted = accepted => accepted,
             };
-            match accepted.and_then(|(stream, _)| Connection::tcp(stream)) {
+            match accepted.and_then(|(stream, _)| Connection::new(stream, write_timeout)) {
                 Ok(connection) => {
                     let service = Arc::clone(&self);
                     connections.spawn(async move {

@@ -11,8 +11,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 pub use self::net::{
-    Detached, End, Events, Observed, TcpListener, TcpStream, attach, detach, give_up_silent, links,
-    observe, reset, silence,
+    End, Events, Observed, TcpListener, TcpStream, give_up_silent, links, observe, reset, silence,
 };
 pub use self::tasks::JoinSet;
 

@@ -233,19 +233,6 @@ struct Inner {
     ended: bool,
 }
 
-/// A stream on its way to another core; in the simulation there is nothing to take it away from.
-pub type Detached = TcpStream;
-
-/// Takes a stream away from its core.
-pub fn detach(stream: TcpStream) -> io::Result<Detached> {
-    Ok(stream)
-}
-
-/// Gives a stream to another core.
-pub fn attach(stream: Detached) -> io::Result<TcpStream> {
-    Ok(stream)
-}
-
 impl TcpStream {
     /// Opens a connection.
     pub async fn connect(address: impl ToSocketAddrs) -> io::Result<Self> {
