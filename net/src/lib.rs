@@ -8,3 +8,5 @@ pub mod client;
 pub mod grpc;
 pub mod peer;
 pub mod rt;
+#[cfg(not(madsim))]
+pub mod tls;
