@@ -58,6 +58,7 @@ impl Faults {
             None => end,
         };
         while Instant::now() < end && world::with(|world| world.violation().is_none()) {
+            self.take_power(cluster);
             self.repair(cluster, false);
             self.follow_plan(cluster, begun).await;
             if Instant::now() >= next {
@@ -84,6 +85,7 @@ impl Faults {
 
     /// Ends everything that is wrong. Stopped processes may need a moment: call it until it says that all is well.
     pub fn heal(&mut self, cluster: &mut Cluster) -> bool {
+        self.take_power(cluster);
         self.repair(cluster, true);
         network::give_up_silent();
         world::with(|world| {
@@ -180,6 +182,18 @@ impl Faults {
             Fault::Fuse => {
                 let operations = self.draw.below(60);
                 world::with(|world| world.disks[machine].set_fuse(operations));
+            }
+        }
+    }
+
+    /// Switches off the machines whose fuse has blown. A process that was writing to its log has ended by itself by now, but
+    /// one whose snapshot met the cut would live on, with a disk that refuses everything.
+    fn take_power(&mut self, cluster: &mut Cluster) {
+        for machine in 0..cluster.members() {
+            let is_dark = world::with(|world| world.disks[machine].is_dark());
+            if is_dark && cluster.is_up(machine) {
+                cluster.lose_power(machine);
+                self.later(0, 3_000, Repair::Restart(machine));
             }
         }
     }

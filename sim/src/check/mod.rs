@@ -54,7 +54,7 @@ pub const PROPERTIES: &[(&str, &str)] = &[
     ),
     (
         "raft.leader-completeness",
-        "a leader's log holds every committed entry",
+        "a leader's log holds what was committed in earlier terms",
     ),
     (
         "raft.committed-immutable",

@@ -38,6 +38,8 @@ pub struct Raft {
     pub addresses: Addresses,
     /// For each committed entry: what its leader had applied before it called the entry committed.
     committed_after: Vec<u64>,
+    /// For each committed entry: the term in which it was.
+    committed_in: Vec<u64>,
     leaders: BTreeMap<u64, MemberId>,
     votes: BTreeMap<(MemberId, u64), MemberId>,
     /// For each (index, term) that was ever seen: the entry and the term before it.
@@ -68,6 +70,7 @@ impl Raft {
             history: History::new(voters),
             addresses: Addresses::default(),
             committed_after: Vec::new(),
+            committed_in: Vec::new(),
             leaders: BTreeMap::new(),
             votes: BTreeMap::new(),
             entries: BTreeMap::new(),
@@ -294,15 +297,34 @@ impl Raft {
         }
         if position.leads && !(before.leads && before.term == position.term) {
             self.on_leader(facts, member, position.term)?;
-            let log = &self.members[&member].shadow.memory;
-            let newest = ledger.get(ledger.last()).map(|committed| &committed.entry);
-            let complete = newest.is_none_or(|entry| log.entry(entry.index) == Some(entry));
-            facts.expect("raft.leader-completeness", complete, || {
-                let (index, term) = (ledger.last(), position.term);
-                format!("{member:?} leads in term {term} without the committed entry {index}")
-            })?;
+            self.check_complete(facts, ledger, member)?;
         }
         Ok(())
+    }
+
+    /// Whoever leads holds what was committed in earlier terms. Votes may arrive so late that a later leader has committed
+    /// more by then, which this one cannot know (Raft paper, 5.4.3, speaks of leaders of higher terms).
+    fn check_complete(
+        &self,
+        facts: &mut Facts,
+        ledger: &Ledger,
+        member: MemberId,
+    ) -> Result<(), Violation> {
+        let Followed {
+            position, shadow, ..
+        } = &self.members[&member];
+        let earlier = |term: &u64| *term < position.term;
+        let index = self
+            .committed_in
+            .iter()
+            .rposition(earlier)
+            .map_or(0, |place| place as u64 + 1);
+        let newest = ledger.get(index).map(|committed| &committed.entry);
+        let complete = newest.is_none_or(|entry| shadow.memory.entry(index) == Some(entry));
+        facts.expect("raft.leader-completeness", complete, || {
+            let term = position.term;
+            format!("{member:?} leads in term {term} without the committed entry {index}")
+        })
     }
 
     fn on_commit(
@@ -341,6 +363,9 @@ impl Raft {
                     intersection::check_step(facts, index, before, after)?;
                 }
                 self.committed_after.push(before.applied);
+                // A leader that has heard of a higher term since then has led in the term before.
+                let led = if before.leads { before } else { *position };
+                self.committed_in.push(led.term);
                 ledger.push(entry);
             }
         }

@@ -193,6 +193,22 @@ fn a_leader_that_lacks_a_commit_is_seen() {
 }
 
 #[test]
+fn a_leader_of_an_earlier_term_need_not_hold_what_a_later_one_has_committed() {
+    let mut run = Run::new();
+    for member in [A, B] {
+        run.write(member, &[(1, 1), (2, 3)], (3, A.0));
+    }
+    run.position(A, 3, 0, true).unwrap();
+    run.position(A, 3, 2, true).unwrap();
+    run.position(C, 2, 0, true)
+        .expect("its votes were on their way for long");
+    assert_eq!(
+        property(run.position(C, 4, 0, true)),
+        "raft.leader-completeness"
+    );
+}
+
+#[test]
 fn entries_that_are_equal_after_different_ones_are_seen() {
     let mut run = Run::new();
     run.write(A, &[(1, 1), (2, 3)], (3, A.0));
