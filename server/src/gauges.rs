@@ -43,10 +43,14 @@ impl Member for Seen {
             db_bytes_in_use: i64::try_from(status.size_in_use_bytes).unwrap_or(i64::MAX),
             revision: state.view.revision().0,
             compact_revision: (compact_revision >= 0).then_some(compact_revision),
+            auth_revision: state.guard.rules.rules().revision(),
             keys: key_count(state),
             watch_streams: Some(watches.streams),
             watchers: Some(watches.watchers),
             slow_watchers: Some(watches.behind),
+            events_pending: watches.pending,
+            watch_lag: watches.lag,
+            consensus_waiting: core::inputs_waiting(),
             members: status
                 .members
                 .iter()

@@ -271,13 +271,14 @@ impl Driver {
         let consensus = Consensus::new(node, dealer.parts.clock, Arc::clone(&state), exits);
         let writer =
             log_writer::Writer::new(wal, disk.clone(), Arc::clone(&inbox), Arc::clone(&state));
+        let metrics = Arc::clone(&state.metrics);
         let checkpointer = checkpointer::Checkpointer {
             disk: Stepwise(disk.clone()),
             inbox: Arc::clone(&inbox),
             state,
             transport: links.transport,
         };
-        let store = snapshots::Store::new(Stepwise(disk), Arc::clone(&inbox), links.lease);
+        let store = snapshots::Store::new(Stepwise(disk), Arc::clone(&inbox), links.lease, metrics);
         let arrivals = links.arrivals;
         let log_thread = host::start_worker("log", Arc::clone(&log), writer)?;
         let checkpoint_thread =
@@ -379,6 +380,8 @@ fn limits(config: &Config) -> Limits {
         keepalive_interval: config.grpc_keepalive_interval,
         keepalive_timeout: config.grpc_keepalive_timeout,
         watch_progress_interval: config.watch_progress_notify_interval,
+        slow_apply: config.warning_apply_duration,
+        slow_unary: config.warning_unary_request_duration,
         ..Limits::default()
     }
 }

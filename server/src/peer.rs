@@ -29,6 +29,7 @@ use crate::driver::snapshots::Intake;
 use crate::host::{Runtime, Thread};
 use crate::io::core::{self, CoreParts, Home};
 use crate::io::listener::Bound;
+use crate::metrics::SnapshotMetrics;
 use crate::services;
 use crate::state::ServerState;
 
@@ -38,8 +39,9 @@ const REMOVED: &str = "the member has been permanently removed from the cluster"
 /// How often the leader looks at the versions of the others; etcd does it about as often.
 const VERSIONS_INTERVAL: Duration = Duration::from_secs(4);
 
-/// How often the links are looked at: a fraction of the five seconds that they must have been up for a change.
-const ACTIVITY_INTERVAL: Duration = Duration::from_millis(500);
+/// How often the links are looked at: a small fraction of the five seconds that they must have been up for a change, since
+/// tools wait for just these.
+const ACTIVITY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The consensus thread's side: messages of one batch leave together.
 #[derive(Debug)]
@@ -253,6 +255,23 @@ async fn watch_activity(transport: Arc<Transport>, inbox: Arc<Queue<Input>>) {
     }
 }
 
+/// An image on its way here; one whose connection breaks has not arrived.
+struct Arriving<'a>(Option<(&'a SnapshotMetrics, std::time::Instant)>);
+
+impl Arriving<'_> {
+    fn end(&mut self, arrived: bool) {
+        if let Some((metrics, began)) = self.0.take() {
+            metrics.end(began, arrived);
+        }
+    }
+}
+
+impl Drop for Arriving<'_> {
+    fn drop(&mut self) {
+        self.end(false);
+    }
+}
+
 /// This member, as the peer port shows it.
 #[derive(Debug)]
 struct Local {
@@ -321,7 +340,12 @@ impl LocalNode for Local {
         B: Body<Data = Bytes> + Send + Unpin,
         B::Error: std::fmt::Display,
     {
-        self.snapshots.store(message, image).await
+        let link = self.state.metrics.peer(MemberId(message.from));
+        let began = link.snapshots_received.begin();
+        let mut arriving = Arriving(Some((&link.snapshots_received, began)));
+        let stored = self.snapshots.store(message, image).await;
+        arriving.end(stored.is_ok());
+        stored
     }
 
     async fn promote(

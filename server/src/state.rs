@@ -46,6 +46,10 @@ pub struct Limits {
     pub keepalive_timeout: Option<Duration>,
     /// Between two progress notifications of a watch that asked for them.
     pub watch_progress_interval: Duration,
+    /// `--warning-apply-duration`: a request that takes longer to be applied is logged and counted.
+    pub slow_apply: Duration,
+    /// `--warning-unary-request-duration`: a unary call that takes longer is logged.
+    pub slow_unary: Duration,
 }
 
 impl Limits {
@@ -73,6 +77,8 @@ impl Default for Limits {
             keepalive_interval: Some(Duration::from_secs(2 * 3600)),
             keepalive_timeout: Some(Duration::from_secs(20)),
             watch_progress_interval: Duration::from_secs(600),
+            slow_apply: Duration::from_millis(100),
+            slow_unary: Duration::from_millis(300),
         }
     }
 }
@@ -122,6 +128,8 @@ pub(crate) struct WatchNumbers {
     pub(crate) streams: AtomicU64,
     pub(crate) watchers: AtomicU64,
     pub(crate) behind: AtomicU64,
+    pub(crate) lag: AtomicU64,
+    pub(crate) pending: AtomicU64,
 }
 
 /// The watches of all cores.
@@ -133,6 +141,10 @@ pub struct WatchCounts {
     pub watchers: u64,
     /// Those that are behind.
     pub behind: u64,
+    /// By how many revisions the last of them is.
+    pub lag: u64,
+    /// Events that wait for their streams to be pulled.
+    pub pending: u64,
 }
 
 impl ServerState {
@@ -261,6 +273,8 @@ impl ServerState {
             counts.streams += core.streams.load(Ordering::Relaxed);
             counts.watchers += core.watchers.load(Ordering::Relaxed);
             counts.behind += core.behind.load(Ordering::Relaxed);
+            counts.pending += core.pending.load(Ordering::Relaxed);
+            counts.lag = counts.lag.max(core.lag.load(Ordering::Relaxed));
         }
         counts
     }

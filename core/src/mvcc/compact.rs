@@ -59,6 +59,8 @@ struct Sweep {
     stage: Stage,
     any_kept: bool,
     hasher: Hasher,
+    /// Rows that are gone.
+    removed: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -121,6 +123,7 @@ impl Store {
                 }
                 Progress::Rows(more) => rows += more,
                 Progress::Over => {
+                    self.counts.rows_compacted += job.rows_removed() as u64;
                     self.jobs.pop_front();
                 }
             }
@@ -174,6 +177,7 @@ impl Job {
                         stage: Stage::Hash,
                         any_kept: *any_kept,
                         hasher: Hasher::new(),
+                        removed: 0,
                     });
                 }
                 Progress::Rows(rows)
@@ -185,6 +189,13 @@ impl Job {
                 }
                 sweep.step(shared, self.revision, self.previous)
             }
+        }
+    }
+
+    fn rows_removed(&self) -> usize {
+        match &self.phase {
+            Phase::Mark { .. } => 0,
+            Phase::Sweep(sweep) => sweep.removed,
         }
     }
 
@@ -286,7 +297,9 @@ impl Sweep {
                 Progress::Rows(0)
             }
             Stage::Remove => {
-                self.target = remove_rows(&mut state, compacted, self.segment, self.target);
+                let staying = staying_rows(&mut state, compacted, self.segment);
+                self.removed += rows - staying.len();
+                self.target = state.history.shrink(self.segment, self.target, staying);
                 self.segment += 1;
                 self.stage = Stage::Hash;
                 Progress::Rows(rows)
@@ -347,8 +360,8 @@ fn move_row(state: &mut State, compacted: i64, segment: usize, number: usize) {
     arena.remove(old);
 }
 
-/// Removes the rows of a segment that do not stay; returns the segment where the others are.
-fn remove_rows(state: &mut State, compacted: i64, segment: usize, target: usize) -> usize {
+/// Removes the rows of a segment that do not stay from everything but the history; returns the others.
+fn staying_rows(state: &mut State, compacted: i64, segment: usize) -> Vec<Location> {
     let rows = state.history.segment(segment).to_vec();
     let mut staying = Vec::with_capacity(rows.len());
     for row in rows {
@@ -363,5 +376,5 @@ fn remove_rows(state: &mut State, compacted: i64, segment: usize, target: usize)
         }
     }
     staying.shrink_to_fit();
-    state.history.shrink(segment, target, staying)
+    staying
 }

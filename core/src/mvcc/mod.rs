@@ -20,6 +20,7 @@
 mod arena;
 mod compact;
 mod compare;
+mod counts;
 mod hash;
 mod heads;
 mod history;
@@ -38,6 +39,7 @@ use quorate_proto::etcdserverpb as pb;
 
 use crate::types::Revision;
 
+pub use counts::Counts;
 pub(crate) use range::{has_filters, is_default_order};
 pub use restore::RestoreError;
 pub use store::{Store, WriteTxn};

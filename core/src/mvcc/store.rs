@@ -9,6 +9,7 @@ use quorate_proto::mvccpb::KeyValue;
 
 use super::arena::{LONE_RECORD_BYTES, Location};
 use super::compact::Job;
+use super::counts::Counts;
 use super::range::{self, Count};
 use super::state::{KeyRange, Shared, State};
 use super::view::View;
@@ -27,6 +28,8 @@ pub struct Store {
     pub(super) jobs: VecDeque<Job>,
     /// Whether the last step of a compaction had to wait for a reader.
     pub(super) is_held: bool,
+    /// How it was used; what another store did before it took this one's place is not counted.
+    pub(super) counts: Counts,
 }
 
 impl Default for Store {
@@ -46,7 +49,13 @@ impl Store {
             shared: Arc::new(Shared::new(state)),
             jobs: VecDeque::new(),
             is_held: false,
+            counts: Counts::default(),
         }
+    }
+
+    /// How it was used so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// A reading handle.
@@ -92,6 +101,8 @@ impl Store {
             guard: None,
             before,
             changes: 0,
+            did: Counts::default(),
+            counts: &mut self.counts,
         }
     }
 
@@ -140,6 +151,10 @@ pub struct WriteTxn<'a> {
     /// The revision before the transaction.
     before: i64,
     changes: i64,
+    /// What it has done so far.
+    did: Counts,
+    /// Where that is added at the end.
+    counts: &'a mut Counts,
 }
 
 impl<'a> WriteTxn<'a> {
@@ -159,11 +174,14 @@ impl<'a> WriteTxn<'a> {
     /// Answers a range as the transaction sees it.
     pub fn range(&mut self, request: &pb::RangeRequest) -> Result<pb::RangeResponse, RequestError> {
         self.guard = None;
+        self.did.ranges += 1;
         range::range(self.shared, Some(self.revision().0), request, Count::Wanted)
     }
 
     /// Writes a key; returns the lease that it had, 0 for none.
     pub fn put(&mut self, key: &[u8], value: &[u8], lease: LeaseId) -> LeaseId {
+        self.did.puts += 1;
+        self.did.put_bytes += (key.len() + value.len()) as u64;
         if key.len() + value.len() >= LONE_RECORD_BYTES {
             return self.put_long(key, value, lease);
         }
@@ -178,6 +196,7 @@ impl<'a> WriteTxn<'a> {
         range_end: &[u8],
         mut deleted: impl FnMut(&[u8], LeaseId),
     ) -> i64 {
+        self.did.deletes += 1;
         let keys = KeyRange::new(key, range_end);
         let mut resume = None;
         let mut count = 0;
@@ -233,6 +252,7 @@ impl<'a> WriteTxn<'a> {
 
 impl Drop for WriteTxn<'_> {
     fn drop(&mut self) {
+        self.counts.end_txn(&self.did);
         // Half a transaction that a panic left must not be seen.
         if self.changes > 0 && !std::thread::panicking() {
             let revision = self.revision().0;

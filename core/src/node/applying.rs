@@ -5,7 +5,7 @@ use quorate_proto::etcdserverpb as pb;
 use quorate_proto::raftpb;
 use raft::eraftpb;
 
-use super::Node;
+use super::{Node, measure};
 use crate::apply::kv::Answer;
 use crate::apply::{Applied, ApplyError};
 use crate::boundary::{Output, Response};
@@ -99,7 +99,10 @@ impl Node {
         if let Some(set) = &request.cluster_version_set {
             self.on_cluster_version(&set.ver)?;
         }
+        let began = self.measured.began();
         let applied = self.state.apply(self.now, &self.config, &request, answer)?;
+        self.measured
+            .applied(began, measure::operation(&request), &applied);
         if applied == Err(RequestError::NoSpace) && !had_no_space {
             self.upkeep.wants_no_space_alarm = true;
         }

@@ -16,6 +16,7 @@
 mod applying;
 mod check;
 mod corruption;
+mod measure;
 mod membership;
 mod recover;
 mod renewals;
@@ -32,6 +33,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use quorate_proto::etcdserverpb as pb;
 
+pub use measure::{Applied, Counts, LEASE_TTL_BOUNDS};
 pub use recover::{LogContents, RecoverError, Recovered};
 pub use snapshots::ReceivedImage;
 
@@ -98,6 +100,8 @@ pub struct Node {
     now: Time,
     /// When the next tick is due.
     tick_due: Time,
+    /// What those who measure want to know.
+    measured: measure::Measured,
     /// What `flush` will hand out.
     out: Vec<Output>,
     /// (revision, compact revision) that the watch hubs were last told of.
@@ -199,6 +203,7 @@ impl Node {
             ids: config.request_ids.clone(),
             now,
             tick_due: now.after(config.tick),
+            measured: measure::Measured::default(),
             out: Vec::new(),
             announced: (state.store.revision(), state.store.compact_revision()),
             members: Arc::default(),

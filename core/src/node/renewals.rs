@@ -79,7 +79,10 @@ impl Node {
                 continue;
             }
             match self.state.lessor.renew(self.now, renewing.lease) {
-                Renewal::Renewed(ttl) => self.reply(ticket, Ok(Response::LeaseRenewed { ttl })),
+                Renewal::Renewed(ttl) => {
+                    self.measured.counts.leases_renewed += 1;
+                    self.reply(ticket, Ok(Response::LeaseRenewed { ttl }));
+                }
                 Renewal::Unknown => self.reply(ticket, Ok(Response::LeaseRenewed { ttl: 0 })),
                 Renewal::NotLeader => self.reply(ticket, Err(RequestError::NotLeader)),
                 Renewal::Expired => {

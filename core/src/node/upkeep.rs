@@ -124,6 +124,7 @@ pub(super) fn record_of(state: &State) -> SnapshotRecord {
 impl Node {
     /// Lets time pass for Raft. After a stall at most one election timeout is made up.
     pub(super) fn run_ticks(&mut self) {
+        self.note_late_heartbeats();
         let mut budget = self.config.election_ticks;
         while self.tick_due <= self.now {
             if budget == 0 {
@@ -133,6 +134,15 @@ impl Node {
             budget -= 1;
             self.tick_due = self.tick_due.after(self.config.tick);
             self.consensus.tick();
+        }
+    }
+
+    /// A leader's tick is when its heartbeats leave.
+    fn note_late_heartbeats(&mut self) {
+        let is_late = self.tick_due.after(self.config.tick) <= self.now;
+        if is_late && self.consensus.is_leader() {
+            let followers = self.state.membership.members().count() - 1;
+            self.measured.counts.heartbeats_late += followers as u64;
         }
     }
 
@@ -330,6 +340,7 @@ impl Node {
             return;
         }
         for id in self.state.lessor.expired(self.now, REVOKES_PER_FLUSH) {
+            self.measured.counts.leases_expired += 1;
             let lease_revoke = Some(pb::LeaseRevokeRequest { id: id.0 });
             self.propose_own(pb::InternalRaftRequest {
                 lease_revoke,

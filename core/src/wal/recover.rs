@@ -100,6 +100,7 @@ pub fn recover<D: Disk>(mut disk: D, options: Options) -> Result<Recovered<D>, W
         snapshot_durable: begin,
         snapshot_appended: begin,
         log: scan.log,
+        bytes_written: 0,
         head_bytes: 0,
         dirty: false,
         seed_due: true,

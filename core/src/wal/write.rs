@@ -41,6 +41,8 @@ pub struct Wal<D: Disk> {
     pub(super) snapshot_appended: Index,
     /// Where the entries lie.
     pub(super) log: Log,
+    /// Bytes of all frames that were given to the disk since the log was opened.
+    pub(super) bytes_written: u64,
     /// Bytes of the active segment's head; 0 if it was not looked for.
     pub(super) head_bytes: u64,
     /// Whether the file holds writes that no sync covers yet.
@@ -137,6 +139,7 @@ impl<D: Disk> Wal<D> {
             encoder,
             metadata,
             hard_state: HardState::default(),
+            bytes_written: 0,
             head_bytes: length,
             snapshot_durable: Index(0),
             snapshot_appended: Index(0),
@@ -261,6 +264,11 @@ impl<D: Disk> Wal<D> {
         bytes + self.encoder.frames().len() as u64 - span.position.offset
     }
 
+    /// How many bytes were written since the log was opened; for metrics.
+    pub fn bytes_written(&self) -> u64 {
+        self.bytes_written
+    }
+
     /// How many segments there are.
     pub fn segment_count(&self) -> usize {
         self.segments.len()
@@ -310,6 +318,7 @@ impl<D: Disk> Wal<D> {
             .file
             .write_at(segment.length, self.encoder.frames())?;
         segment.length += self.encoder.frames().len() as u64;
+        self.bytes_written += self.encoder.frames().len() as u64;
         self.encoder.clear();
         self.dirty = true;
         Ok(())

@@ -245,6 +245,21 @@ impl Hub {
         (self.watchers.len(), behind)
     }
 
+    /// How many events wait for their streams to be pulled, those of watches that are behind left out: nobody has
+    /// looked at these yet.
+    pub fn events_pending(&self) -> usize {
+        self.pending
+    }
+
+    /// How many revisions the watch that is most behind has yet to look at.
+    pub fn lag(&self) -> u64 {
+        let behind = self.watchers.values().map(|watcher| match watcher.feed {
+            Feed::Behind(from) => u64::try_from(self.revision + 1 - from).unwrap_or(0),
+            Feed::Live(_) | Feed::Compacted => 0,
+        });
+        behind.max().unwrap_or(0)
+    }
+
     /// Checks every invariant; panics with the name of the one that does not hold.
     pub fn check(&self) {
         let (mut pending, mut live) = (0, 0);

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod corruption;
+mod counts;
 mod members;
 mod memory_disk;
 mod quota;

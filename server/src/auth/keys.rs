@@ -12,7 +12,7 @@ use ring::signature::{
     KeyPair as _, RsaEncoding, RsaKeyPair, RsaParameters, UnparsedPublicKey, VerificationAlgorithm,
 };
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, SubjectPublicKeyInfoDer};
 
 use super::IssueError;
 
@@ -287,8 +287,33 @@ fn load_public(method: Method, pem: &[u8]) -> Result<Vec<u8>, KeyError> {
     }
     let refuse = |reason: String| KeyError::Unreadable("public", reason);
     let info =
-        SubjectPublicKeyInfoDer::from_pem_slice(pem).map_err(|error| refuse(error.to_string()))?;
+        SubjectPublicKeyInfoDer::from_pem_slice(pem).map_err(|error| refuse(error.to_string()));
+    let info = match info {
+        // As in etcd, only these two may also stand in a certificate.
+        Err(no_key) if matches!(method.family, Family::Rsa(..) | Family::Ecdsa(..)) => {
+            let certificate = CertificateDer::from_pem_slice(pem).map_err(|_| no_key)?;
+            let info = key_in_certificate(&certificate).map(<[u8]>::to_vec);
+            info.ok_or_else(|| refuse("it is no certificate".into()))?
+        }
+        info => info?.to_vec(),
+    };
     subject_public_key(&info).ok_or_else(|| refuse("it is no public key".into()))
+}
+
+/// The SubjectPublicKeyInfo of an X.509 certificate: what follows the subject.
+fn key_in_certificate(certificate: &[u8]) -> Option<&[u8]> {
+    let (certificate, _) = read_der(0x30, certificate)?;
+    let (mut rest, _) = read_der(0x30, certificate)?;
+    const VERSION: u8 = 0xa0;
+    if let Some((_version, after)) = read_der(VERSION, rest) {
+        rest = after;
+    }
+    let (_serial, rest) = read_der(0x02, rest)?;
+    let (_algorithm, rest) = read_der(0x30, rest)?;
+    let (_issuer, rest) = read_der(0x30, rest)?;
+    let (_validity, rest) = read_der(0x30, rest)?;
+    let (_subject, rest) = read_der(0x30, rest)?;
+    Some(rest)
 }
 
 /// The bits of a SubjectPublicKeyInfo: a sequence of an algorithm identifier and a bit string.

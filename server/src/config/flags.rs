@@ -270,7 +270,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     logging("log-format", Text, "json", Works, "json or console."),
     logging("enable-log-rotation", Bool, "false", NotYet, "Rotate the log file."),
     logging("log-rotation-config-json", Text, ROTATION, NotYet, "How to rotate it."),
-    logging("warning-unary-request-duration", Duration, "300ms", NotYet, "A request that takes longer is logged."),
+    logging("warning-unary-request-duration", Duration, "300ms", Works, "A request that takes longer is logged."),
 
     tracing("enable-distributed-tracing", Bool, "false", "Send traces to a collector."),
     tracing("distributed-tracing-address", Text, "localhost:4317", "Its address."),
@@ -284,7 +284,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     feature("compaction-sleep-interval", Duration, "0s", NoEffect(IN_SLICES), "Pause between two slices of a compaction; 0 is 10ms."),
     feature("watch-progress-notify-interval", Duration, "0s", Works, "Time between two progress notifications; 0 is 10m."),
     feature("downgrade-check-time", Duration, "5s", NoEffect(NEVER_DOWN), "Time between two looks at a downgrade."),
-    feature("warning-apply-duration", Duration, "100ms", NotYet, "An entry that takes longer to apply is logged."),
+    feature("warning-apply-duration", Duration, "100ms", Works, "An entry that takes longer to apply is logged."),
     feature("bootstrap-defrag-threshold-megabytes", U64, "0", NoEffect(NO_BOLT), "Defragment at the start if that frees as much."),
     feature("max-learners", Signed, "1", Works, "Most learners in the cluster."),
     feature("snapshot-catchup-entries", U64, "5000", NoEffect("entries for slow followers are read from the log files"), "Entries kept for slow followers."),

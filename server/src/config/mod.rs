@@ -128,6 +128,10 @@ pub struct Config {
     pub socket_reuse_port: bool,
     /// `--watch-progress-notify-interval`, at least 100 ms.
     pub watch_progress_notify_interval: Duration,
+    /// `--warning-apply-duration`.
+    pub warning_apply_duration: Duration,
+    /// `--warning-unary-request-duration`.
+    pub warning_unary_request_duration: Duration,
 
     /// `--auth-token`: the kind of token and its options, not yet read.
     pub auth_token: String,
@@ -415,6 +419,12 @@ impl Config {
             raft_read_timeout: peer_timeout(settings.duration("raft-read-timeout")),
             raft_write_timeout: peer_timeout(settings.duration("raft-write-timeout")),
             socket_reuse_port: settings.bool("socket-reuse-port"),
+            warning_apply_duration: positive(settings.duration("warning-apply-duration"))
+                .unwrap_or_default(),
+            warning_unary_request_duration: positive(
+                settings.duration("warning-unary-request-duration"),
+            )
+            .unwrap_or_default(),
             watch_progress_notify_interval: match settings
                 .duration("watch-progress-notify-interval")
             {

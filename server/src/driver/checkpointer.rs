@@ -65,8 +65,16 @@ impl<D: SharedDisk> Checkpointer<D> {
     fn send(&mut self, to: MemberId, mut message: Message) {
         let snapshot = message.snapshot.get_or_insert_default();
         let (index, term) = (snapshot.metadata.index, snapshot.metadata.term);
-        let inbox = Arc::clone(&self.inbox);
-        let sent = move |done| inbox.push(Input::SnapshotSent { to, done });
+        let (inbox, state) = (Arc::clone(&self.inbox), Arc::clone(&self.state));
+        let link = self.state.metrics.peer(to);
+        let began = link.snapshots_sent.begin();
+        let sent = move |done| {
+            link.snapshots_sent.end(began, done);
+            if done {
+                state.metrics.work.image_sent.observe(began.elapsed());
+            }
+            inbox.push(Input::SnapshotSent { to, done });
+        };
         match checkpoint::to_send(&mut self.disk, Index(index), Term(term)) {
             Ok((image, membership)) => {
                 snapshot.data = Some(membership);

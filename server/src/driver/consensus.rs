@@ -8,8 +8,8 @@
 //!
 //! It never touches a file or a socket, and never waits for anything but its inbox (`host` does that for it).
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use quorate_core::boundary::{Input, Output};
 use quorate_core::node::{Node, Status};
@@ -24,6 +24,7 @@ use super::tickets::slot_of;
 use crate::comparison::{self, Question};
 use crate::host::Worker;
 use crate::io::mailbox::{Mailbox, Reply};
+use crate::log::lines;
 use crate::peer::Peers;
 use crate::state::ServerState;
 
@@ -67,11 +68,14 @@ impl Worker for Consensus {
 
     fn work(&mut self, inputs: &mut Vec<Input>) {
         let (deadline, now) = (self.node.deadline(), self.clock.now());
+        let work = &self.state.metrics.work;
+        work.consensus_batch.observe_units(inputs.len() as u64);
         self.handle(now, deadline, inputs);
         let mut outputs = std::mem::take(&mut self.outputs);
         self.node.flush(&mut outputs);
         self.take_up_tokens(&mut outputs);
         self.publish();
+        self.measure();
         for output in outputs.drain(..) {
             self.route(output);
         }
@@ -87,13 +91,14 @@ impl Worker for Consensus {
 }
 
 impl Consensus {
-    pub(crate) fn new(node: Node, clock: Clock, state: Arc<ServerState>, exits: Exits) -> Self {
+    pub(crate) fn new(mut node: Node, clock: Clock, state: Arc<ServerState>, exits: Exits) -> Self {
         assert!(
             exits.mailboxes.len().is_power_of_two(),
             "tickets are dealt by a mask"
         );
         let replies = exits.mailboxes.iter().map(|_| Vec::new()).collect();
         let published = node.status();
+        node.set_stopwatch(since_first_asked);
         Self {
             node,
             clock,
@@ -138,6 +143,20 @@ impl Consensus {
             log_versions(&self.published, &status);
             self.state.publish(status.clone());
             self.published = status;
+        }
+    }
+
+    /// Passes on what the node has measured of this batch.
+    fn measure(&mut self) {
+        let (work, slow) = (&self.state.metrics.work, self.state.limits.slow_apply);
+        for applied in self.node.take_applied() {
+            work.request_applied(&applied, slow);
+            if applied.took > slow {
+                lines::slow_apply(&applied, slow);
+            }
+        }
+        if let Some(took) = work.publish(self.node.counts()) {
+            lines::finished_compaction(self.state.view.compact_revision(), took);
         }
     }
 
@@ -201,6 +220,12 @@ impl Consensus {
             mailbox.deliver(replies, advanced);
         }
     }
+}
+
+/// The node's stopwatch.
+fn since_first_asked() -> Duration {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed()
 }
 
 fn log_leader(before: &Status, after: &Status) {

@@ -121,17 +121,22 @@ impl<D: SharedDisk> Writer<D> {
     fn append(&mut self, batch: &[Work]) -> Result<(), WalError> {
         let mut last: Option<WriteNumber> = None;
         let mut must_sync = false;
+        let mut writes = 0;
         let mut purge_before = None;
         for work in batch {
             let Work::Append(write) = work else { continue };
             if let Some(install) = &write.install {
+                let installing = &self.state.metrics.work.installing;
+                installing.add(1);
                 install.carry_out(&mut self.disk)?;
+                installing.add(-1);
                 info!(index = install.index().0, "installed a snapshot");
             }
             self.wal.append(write)?;
             #[cfg(madsim)]
             crate::simulated::note_write(self.state.member, write);
             last = Some(write.number);
+            writes += 1;
             must_sync |= write.must_sync;
             purge_before = write.purge_before.or(purge_before);
         }
@@ -144,12 +149,16 @@ impl<D: SharedDisk> Writer<D> {
             self.wal.sync()?;
             let took = flushed.elapsed();
             self.state.metrics.wal_fsync.observe(took);
+            self.state.metrics.work.wal_batch.observe_units(writes);
             if took > SLOW_SYNC {
                 lines::slow_fdatasync(took);
             }
         } else {
             self.wal.flush()?;
         }
+        let written = self.wal.bytes_written();
+        let counted = &self.state.metrics.work.wal_bytes;
+        counted.add(written - counted.value());
         self.answers.push(Input::Written(last));
         if let Some(index) = purge_before {
             let purged = self.wal.purge_before(index, SEGMENTS_KEPT)?;

@@ -60,6 +60,16 @@ impl<T> Queue<T> {
         self.wake(waiting);
     }
 
+    /// How many items wait at this moment; for metrics.
+    pub fn len(&self) -> usize {
+        self.lock().items.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Makes [`Queue::take`] answer false once everything queued so far was taken.
     pub fn close(&self) {
         let mut waiting = self.lock();

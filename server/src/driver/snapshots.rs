@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use hyper::body::Body;
@@ -26,6 +27,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::queue::Queue;
 use crate::host::{SharedDisk, Worker};
+use crate::metrics::Metrics;
 
 /// Told when a step is done, or why it cannot be.
 type Taken = oneshot::Sender<Result<(), String>>;
@@ -142,8 +144,15 @@ pub(crate) struct Store<D: SharedDisk> {
     disk: D,
     inbox: Arc<Queue<Input>>,
     lease: lease::Config,
+    metrics: Arc<Metrics>,
     /// Arrivals under way, or why they failed.
-    arrivals: BTreeMap<u64, Result<Arrival<D>, String>>,
+    arrivals: BTreeMap<u64, Result<Begun<D>, String>>,
+}
+
+/// An arrival, and when it began.
+struct Begun<D: SharedDisk> {
+    arrival: Arrival<D>,
+    began: Instant,
 }
 
 impl<D: SharedDisk> Worker for Store<D> {
@@ -154,7 +163,10 @@ impl<D: SharedDisk> Worker for Store<D> {
             match work {
                 Work::Begin { number, index } => {
                     let begun = Arrival::begin(self.disk.clone(), index, number);
-                    let begun = begun.map_err(|error| error.to_string());
+                    let began = Instant::now();
+                    let begun = begun
+                        .map(|arrival| Begun { arrival, began })
+                        .map_err(|error| error.to_string());
                     self.arrivals.insert(number, begun);
                 }
                 Work::Part {
@@ -163,7 +175,7 @@ impl<D: SharedDisk> Worker for Store<D> {
                     taken,
                 } => {
                     let written = match self.arrivals.get_mut(&number) {
-                        Some(Ok(arrival)) => arrival.write(&bytes).map_err(|e| e.to_string()),
+                        Some(Ok(begun)) => begun.arrival.write(&bytes).map_err(|e| e.to_string()),
                         Some(Err(error)) => Err(error.clone()),
                         None => Err("it was abandoned".to_owned()),
                     };
@@ -178,7 +190,7 @@ impl<D: SharedDisk> Worker for Store<D> {
                     let _ = taken.send(self.finish(number, *message));
                 }
                 Work::Abandon { number } => {
-                    if let Some(Ok(arrival)) = self.arrivals.remove(&number) {
+                    if let Some(Ok(Begun { arrival, .. })) = self.arrivals.remove(&number) {
                         // What stays is removed at the next start.
                         let _ = arrival.abandon();
                     }
@@ -191,11 +203,17 @@ impl<D: SharedDisk> Worker for Store<D> {
 }
 
 impl<D: SharedDisk> Store<D> {
-    pub(crate) fn new(disk: D, inbox: Arc<Queue<Input>>, lease: lease::Config) -> Self {
+    pub(crate) fn new(
+        disk: D,
+        inbox: Arc<Queue<Input>>,
+        lease: lease::Config,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             disk,
             inbox,
             lease,
+            metrics,
             arrivals: BTreeMap::new(),
         }
     }
@@ -203,8 +221,16 @@ impl<D: SharedDisk> Store<D> {
     /// Makes the image durable, reads it, and gives both to the node.
     fn finish(&mut self, number: u64, message: Message) -> Result<(), String> {
         let arrival = self.arrivals.remove(&number).ok_or("it was abandoned")??;
-        let (path, content) = arrival.finish().map_err(|error| error.to_string())?;
-        match ReceivedImage::load(path.clone(), content, self.lease) {
+        let work = &self.metrics.work;
+        let synced = Instant::now();
+        let finished = arrival.arrival.finish();
+        let (path, content) = finished.map_err(|error| error.to_string())?;
+        work.image_synced.observe(synced.elapsed());
+        work.image_saved.observe(arrival.began.elapsed());
+        work.installing.add(1);
+        let loaded = ReceivedImage::load(path.clone(), content, self.lease);
+        work.installing.add(-1);
+        match loaded {
             Ok(image) => {
                 self.inbox.push(Input::SnapshotReceived {
                     from: MemberId(message.from),

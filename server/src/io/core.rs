@@ -121,6 +121,11 @@ pub(crate) fn peers() -> Option<Arc<Transport>> {
     with(|core| core.peers.clone())
 }
 
+/// How many inputs wait for the node.
+pub(crate) fn inputs_waiting() -> u64 {
+    with(|core| core.inbox.len() as u64)
+}
+
 /// Asks the node something. The answer comes once; dropping the future drops the answer only.
 pub(crate) fn request(request: Request) -> Answer {
     let ticket = take_ticket();

@@ -107,6 +107,9 @@ impl Watches {
     /// Brings the numbers that metrics see up to date; looks at every watch.
     pub(crate) fn count(&self) {
         let (watchers, behind) = self.hub.watchers();
+        let pending = self.hub.events_pending() as u64;
+        self.numbers.pending.store(pending, Ordering::Relaxed);
+        self.numbers.lag.store(self.hub.lag(), Ordering::Relaxed);
         self.numbers.streams.store(self.streams, Ordering::Relaxed);
         self.numbers
             .watchers

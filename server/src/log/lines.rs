@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use quorate_core::types::{ClusterId, MemberId};
+use quorate_core::node::Applied;
+use quorate_core::types::{ClusterId, MemberId, Revision};
 use tracing::{error, info, warn};
 
 use super::FATAL;
@@ -201,6 +202,37 @@ fn closing_line(config: &Config, done: bool) {
 /// Why the process ends although nobody asked; the caller then exits with 1.
 pub fn fatal(message: &str, error: &dyn std::fmt::Display) {
     error!(target: FATAL, error = %error, "{message}");
+}
+
+/// The rows below this revision are gone.
+pub fn finished_compaction(revision: Revision, took: Duration) {
+    info!(
+        "compact-revision" = revision.0,
+        took = duration_text(took),
+        "finished scheduled compaction"
+    );
+}
+
+/// A request took longer to be applied than `--warning-apply-duration`.
+pub fn slow_apply(applied: &Applied, expected: Duration) {
+    warn!(
+        took = duration_text(applied.took),
+        "expected-duration" = duration_text(expected),
+        prefix = "",
+        request = applied.operation,
+        succeeded = applied.succeeded,
+        "apply request took too long"
+    );
+}
+
+/// A unary call took longer than `--warning-unary-request-duration`.
+pub fn slow_unary(path: &str, took: Duration, code: i32) {
+    warn!(
+        "time spent" = duration_text(took),
+        "response type" = path,
+        code,
+        "request stats"
+    );
 }
 
 /// A sync of the log took longer than a second.

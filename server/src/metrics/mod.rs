@@ -18,9 +18,11 @@ mod per_core;
 mod process;
 mod render;
 mod value;
+mod work;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use quorate_core::types::MemberId;
 
@@ -31,6 +33,7 @@ pub use self::exposition::CONTENT_TYPE;
 pub use self::grpc::{CODES, METHODS, Method, MethodMetrics, MethodType, method_index};
 pub use self::per_core::{CoreMetrics, REQUEST_TYPES};
 pub use self::value::{Buckets, Counter, Gauge, Histogram, HistogramSnapshot};
+pub use self::work::WorkMetrics;
 
 /// Bounds from 1 ms to 8 s.
 const FROM_1_MS: Buckets = Buckets {
@@ -59,6 +62,12 @@ const FROM_10_MS: Buckets = Buckets {
     unit: 1e-9,
 };
 
+/// Bounds from 100 ms to 51 s.
+const FROM_100_MS_TO_51_S: Buckets = Buckets {
+    bounds: &[0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2],
+    unit: 1e-9,
+};
+
 /// What never changes while a member runs.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -75,6 +84,8 @@ pub struct Identity {
 pub struct Metrics {
     identity: Identity,
     cores: Cores,
+    /// What is done behind the services.
+    pub work: WorkMetrics,
 
     /// How long syncs of the log took.
     pub wal_fsync: Histogram,
@@ -129,6 +140,58 @@ pub struct PeerMetrics {
     pub active: Gauge,
     /// Round-trip times.
     pub round_trip: Histogram,
+    /// Images that go there.
+    pub snapshots_sent: SnapshotMetrics,
+    /// Images that come from there.
+    pub snapshots_received: SnapshotMetrics,
+}
+
+/// The images that went one way between this member and another.
+#[derive(Debug)]
+pub struct SnapshotMetrics {
+    /// Those that arrived.
+    pub succeeded: Counter,
+    /// Those that did not.
+    pub failed: Counter,
+    /// Those that are on their way.
+    pub in_flight: Gauge,
+    /// How long those took that arrived.
+    pub duration: Histogram,
+}
+
+impl Default for SnapshotMetrics {
+    fn default() -> Self {
+        Self {
+            succeeded: Counter::default(),
+            failed: Counter::default(),
+            in_flight: Gauge::default(),
+            duration: Histogram::new(FROM_100_MS_TO_51_S),
+        }
+    }
+}
+
+impl SnapshotMetrics {
+    /// One sets out.
+    pub fn begin(&self) -> Instant {
+        self.in_flight.add(1);
+        Instant::now()
+    }
+
+    /// And is there or not.
+    pub fn end(&self, began: Instant, succeeded: bool) {
+        self.in_flight.add(-1);
+        if succeeded {
+            self.succeeded.increment();
+            self.duration.observe(began.elapsed());
+        } else {
+            self.failed.increment();
+        }
+    }
+
+    /// Whether there ever was one.
+    fn is_used(&self) -> bool {
+        self.succeeded.value() + self.failed.value() > 0 || self.in_flight.value() > 0
+    }
 }
 
 impl Default for PeerMetrics {
@@ -141,6 +204,8 @@ impl Default for PeerMetrics {
             disconnected: Counter::default(),
             active: Gauge::default(),
             round_trip: Histogram::new(FROM_100_US_TO_3_S),
+            snapshots_sent: SnapshotMetrics::default(),
+            snapshots_received: SnapshotMetrics::default(),
         }
     }
 }
@@ -174,6 +239,8 @@ pub struct Gauges {
     pub revision: i64,
     /// The last compacted revision.
     pub compact_revision: Option<i64>,
+    /// The revision of users, roles and the switch.
+    pub auth_revision: u64,
     /// Keys that exist.
     pub keys: Option<u64>,
     /// Watch streams that are open.
@@ -182,6 +249,12 @@ pub struct Gauges {
     pub watchers: Option<u64>,
     /// Watchers that lag.
     pub slow_watchers: Option<u64>,
+    /// Events that wait for their streams.
+    pub events_pending: u64,
+    /// By how many revisions the last watcher lags.
+    pub watch_lag: u64,
+    /// Inputs that wait for the node.
+    pub consensus_waiting: u64,
     /// All members, this one included.
     pub members: Vec<MemberId>,
     /// Alarms that are raised: of whom, and the name of which.
@@ -199,6 +272,7 @@ impl Metrics {
         Self {
             cores: Cores::new(identity.extensive),
             identity,
+            work: WorkMetrics::default(),
             wal_fsync: Histogram::new(FROM_1_MS),
             wal_write: Histogram::new(FROM_1_MS),
             checkpoint: Histogram::new(FROM_1_MS),

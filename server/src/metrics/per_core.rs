@@ -66,8 +66,22 @@ pub struct CoreMetrics {
     pub client_received_bytes: Counter,
     /// Bytes to gRPC clients, frames included.
     pub client_sent_bytes: Counter,
-    /// Ranges that were read, those of transactions included.
+    /// Ranges that were read, those of transactions that only read included.
     pub ranges: Counter,
+    /// Events handed to watch streams.
+    pub events: Counter,
+    /// How long responses with events took to be made.
+    pub watch_response: Histogram,
+    /// The same for each of their events.
+    pub watch_event: Histogram,
+    /// How long answers to creations and cancellations took to be made.
+    pub watch_control: Histogram,
+    /// How long progress notifications took to be made.
+    pub watch_progress: Histogram,
+    /// Requests of watch streams that could not be read.
+    pub watch_broken: Counter,
+    /// Requests of keep-alive streams that could not be read.
+    pub keep_alive_broken: Counter,
     methods: Vec<MethodMetrics>,
     request_duration: Vec<[Histogram; 2]>,
     range_duration: [Histogram; 2],
@@ -81,6 +95,13 @@ impl CoreMetrics {
             client_received_bytes: Counter::default(),
             client_sent_bytes: Counter::default(),
             ranges: Counter::default(),
+            events: Counter::default(),
+            watch_response: Histogram::new(FROM_1_MS),
+            watch_event: Histogram::new(FROM_1_MS),
+            watch_control: Histogram::new(FROM_1_MS),
+            watch_progress: Histogram::new(FROM_1_MS),
+            watch_broken: Counter::default(),
+            keep_alive_broken: Counter::default(),
             methods: METHODS
                 .iter()
                 .map(|_| MethodMetrics::new(extensive))
@@ -108,6 +129,19 @@ impl CoreMetrics {
             .position(|known| *known == request_type);
         let index = index.expect("request types are named by the table");
         self.request_duration[index][usize::from(succeeded)].observe(took);
+    }
+
+    /// Notes a response of a watch stream: how many events it has, and how long it took to be made.
+    pub fn watch_answered(&self, events: usize, is_control: bool, took: Duration) {
+        if events > 0 {
+            self.events.add(events as u64);
+            self.watch_response.observe(took);
+            self.watch_event.observe(took / events as u32);
+        } else if is_control {
+            self.watch_control.observe(took);
+        } else {
+            self.watch_progress.observe(took);
+        }
     }
 
     /// Notes how long a read of the store took.
@@ -165,7 +199,11 @@ impl Cores {
         self.cores.iter().map(|core| counter(core).value()).sum()
     }
 
-    fn histogram(&self, histogram: impl Fn(&CoreMetrics) -> &Histogram) -> HistogramSnapshot {
+    /// A histogram over all cores.
+    pub(super) fn histogram(
+        &self,
+        histogram: impl Fn(&CoreMetrics) -> &Histogram,
+    ) -> HistogramSnapshot {
         let mut snapshots = self.cores.iter().map(|core| histogram(core).snapshot());
         let mut total = snapshots.next().expect("there are cores");
         snapshots.for_each(|snapshot| total.add(&snapshot));

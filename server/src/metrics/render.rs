@@ -1,5 +1,7 @@
 //! Which number goes out under which name.
 
+mod work;
+
 use std::sync::{Arc, PoisonError};
 
 use super::exposition::{Exposition, Type};
@@ -18,6 +20,7 @@ impl Metrics {
         self.write_health(&mut out);
         self.write_disk(&mut out);
         self.write_store(gauges, &mut out);
+        self.write_work(gauges, &mut out);
         self.write_peers(gauges, &mut out);
         self.write_grpc(&mut out);
         write_process(&mut out);
@@ -270,11 +273,6 @@ impl Metrics {
     }
 
     fn write_store(&self, gauges: &Gauges, out: &mut Exposition) {
-        out.counter(
-            "etcd_mvcc_range_total",
-            "Ranges that were read.",
-            self.cores.sum(|core| &core.ranges),
-        );
         let help = "Bytes of the data, as counted against the quota.";
         out.gauge(
             "etcd_mvcc_db_total_size_in_bytes",
@@ -291,6 +289,11 @@ impl Metrics {
             "etcd_debugging_mvcc_current_revision",
             "The current revision.",
             gauges.revision as f64,
+        );
+        out.gauge(
+            "etcd_debugging_auth_revision",
+            "The revision of users and roles.",
+            gauges.auth_revision as f64,
         );
         let counts = [
             (
@@ -357,7 +360,9 @@ impl Metrics {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         for (member, peer) in peers {
-            write_peer(&own, &hex(member.0), &peer, out);
+            let remote = hex(member.0);
+            write_peer(&own, &remote, &peer, out);
+            work::write_snapshots(&remote, &peer, out);
         }
     }
 

@@ -138,7 +138,15 @@ async fn apply(change: MembersChange) -> Result<Vec<pb::Member>, RequestError> {
 
 /// Promotes a learner; this member must lead.
 pub(super) async fn promote_here(learner: MemberId) -> Result<Vec<pb::Member>, RequestError> {
-    apply(MembersChange::Promote(learner)).await
+    let promoted = apply(MembersChange::Promote(learner)).await;
+    let work = &core::state().metrics.work;
+    match &promoted {
+        Ok(_) => work.promotions.increment(),
+        // Its leader is asked instead.
+        Err(RequestError::NotLeader) => {}
+        Err(error) => work.promotion_refused(error.message()),
+    }
+    promoted
 }
 
 /// The same for another member's caller, who shows the token that it had there.

@@ -1,11 +1,14 @@
 //! The KV service: ranges, puts, deletes, transactions, compaction.
 
+use std::sync::Arc;
+
 use quorate_core::auth::{Identity, Rules, permit_read_txn};
 use quorate_core::boundary::Response as Answer;
 use quorate_core::error::RequestError;
 use quorate_core::request;
 use quorate_net::grpc::etcdserverpb::kv_server;
 use quorate_proto::etcdserverpb as pb;
+use quorate_proto::etcdserverpb::response_op::Response as Operation;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::caller::Caller;
@@ -154,8 +157,10 @@ pub(super) async fn txn_for(
             .permit(|rules, who| permit_read_txn(rules, who, &txn))
             .await?;
         // As many ranges as a transaction may hold, each of any size.
+        let metrics = Arc::clone(&state.metrics);
         let response = beside(move || state.view.read_txn(&txn)).await?;
         permit.check_again()?;
+        metrics.core().ranges.add(ranges(&response));
         response
     } else {
         match propose(caller, |internal| internal.txn = Some(txn)).await? {
@@ -165,6 +170,20 @@ pub(super) async fn txn_for(
     };
     core::with(|core| core.state().fill(&mut response.header));
     Ok(response)
+}
+
+/// How many ranges a transaction has read.
+fn ranges(response: &pb::TxnResponse) -> u64 {
+    let operations = response
+        .responses
+        .iter()
+        .filter_map(|operation| operation.response.as_ref());
+    let ranges = operations.map(|operation| match operation {
+        Operation::ResponseRange(_) => 1,
+        Operation::ResponseTxn(nested) => ranges(nested),
+        Operation::ResponsePut(_) | Operation::ResponseDeleteRange(_) => 0,
+    });
+    ranges.sum()
 }
 
 /// Compacts for this member itself. What is compacted already is done.

@@ -6,7 +6,7 @@ use quorate_core::request::LEASE_GRANT_BYTES;
 use quorate_core::types::LeaseId;
 use quorate_net::grpc::etcdserverpb::lease_server;
 use quorate_proto::etcdserverpb as pb;
-use tonic::{Request, Response, Status, Streaming, async_trait};
+use tonic::{Code, Request, Response, Status, Streaming, async_trait};
 
 use super::caller::{Caller, Permit};
 use super::leader_watch::{ResponseStream, until_leaderless};
@@ -58,7 +58,14 @@ impl lease_server::Lease for Lease {
         let renewals = stream::try_unfold(
             (request.into_inner(), caller),
             |(mut requests, caller)| async move {
-                let Some(pb::LeaseKeepAliveRequest { id }) = requests.message().await? else {
+                let request = requests.message().await.inspect_err(|broken| {
+                    if broken.code() != Code::Cancelled {
+                        core::with(|core| {
+                            core.state().metrics.core().keep_alive_broken.increment()
+                        });
+                    }
+                })?;
+                let Some(pb::LeaseKeepAliveRequest { id }) = request else {
                     return Ok(None);
                 };
                 // The revision is the one when the request was read.

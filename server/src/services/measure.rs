@@ -1,17 +1,24 @@
 //! What is counted of every call.
 
-use std::time::Instant;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{HeaderMap, Response};
+use http_body::{Frame, SizeHint};
 use tonic::body::Body;
+use tonic::{Code, Status};
 
+use crate::log::lines;
 use crate::metrics::{METHODS, MethodType, Metrics, method_index};
 
 /// One call that began.
 pub(super) struct Call {
     /// The method's index in the table, if it is one that is counted.
     method: Option<usize>,
-    begun: Instant,
+    began: Instant,
 }
 
 impl Call {
@@ -34,25 +41,41 @@ impl Call {
         }
         Self {
             method,
-            begun: Instant::now(),
+            began: Instant::now(),
         }
     }
 
-    /// Counts the end of a call, unless its answer is a stream that has only begun.
-    pub(super) fn end(&self, metrics: &Metrics, response: &Response<Body>) {
+    /// Counts the end of a call; that of a stream which has only begun is counted when it is over. A unary call that
+    /// took longer than `slow` is logged.
+    pub(super) fn end(
+        &self,
+        metrics: &Arc<Metrics>,
+        slow: Duration,
+        response: &mut Response<Body>,
+    ) {
         let Some(index) = self.method else { return };
-        let refused = response.headers().get("grpc-status");
-        let code = refused
-            .and_then(|code| code.to_str().ok()?.parse().ok())
-            .unwrap_or(0);
+        let refused = code_in(response.headers());
         let method = &METHODS[index];
         if method.kind != MethodType::Unary && refused.is_none() {
+            let ending = Ending {
+                metrics: Arc::clone(metrics),
+                method: index,
+                began: self.began,
+                code: None,
+            };
+            let body = std::mem::take(response.body_mut());
+            *response.body_mut() = Body::new(Counted { body, ending });
             return;
         }
+        let code = refused.unwrap_or(0);
         let core = metrics.core();
         let counted = core.method(index);
-        let took = self.begun.elapsed();
+        let took = self.began.elapsed();
         counted.end(code, took);
+        if method.kind == MethodType::Unary && took > slow {
+            let path = format!("/{}/{}", method.service, method.name);
+            lines::slow_unary(&path, took, code);
+        }
         if code == 0 {
             counted.sent.increment();
         }
@@ -63,6 +86,64 @@ impl Call {
             core.ranges.increment();
             core.range_done(code == 0, took);
         }
+    }
+}
+
+fn code_in(headers: &HeaderMap) -> Option<i32> {
+    let code = headers.get(Status::GRPC_STATUS)?;
+    code.to_str().ok()?.parse().ok()
+}
+
+/// A stream of answers whose end is counted.
+struct Counted {
+    body: Body,
+    ending: Ending,
+}
+
+/// Counts when it is dropped: a stream that its client leaves has no other end.
+struct Ending {
+    metrics: Arc<Metrics>,
+    method: usize,
+    began: Instant,
+    /// How it ended; none as long as it goes on.
+    code: Option<i32>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let code = self.code.unwrap_or(Code::Cancelled as i32);
+        let core = self.metrics.core();
+        core.method(self.method).end(code, self.began.elapsed());
+    }
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    self.ending.code = code_in(trailers);
+                }
+            }
+            Poll::Ready(Some(Err(broken))) => self.ending.code = Some(broken.code() as i32),
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

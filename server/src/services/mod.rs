@@ -165,7 +165,9 @@ impl Future for Answering {
             Progress::Ended => panic!("polled after it was ready"),
         };
         admission::reword_too_large(&mut response);
-        self.call.end(&self.services.state.metrics, &response);
+        let state = &self.services.state;
+        self.call
+            .end(&state.metrics, state.limits.slow_unary, &mut response);
         Poll::Ready(Ok(response))
     }
 }

@@ -8,7 +8,8 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -21,6 +22,7 @@ use tonic::Status;
 use super::leader_watch::ResponseStream;
 use super::{mismatch, status};
 use crate::io::core;
+use crate::metrics::Metrics;
 use crate::state::ServerState;
 
 /// The size of a blob, etcd's.
@@ -33,6 +35,9 @@ struct Sending {
     digest: Sha256,
     version: String,
     ended: bool,
+    /// When it was asked for.
+    began: Instant,
+    metrics: Arc<Metrics>,
 }
 
 /// Brings the image up to everything that was applied when this was called.
@@ -55,10 +60,9 @@ pub(super) async fn checkpoint_now(state: &ServerState) -> Result<(), Status> {
 pub(super) async fn blobs(
     state: &ServerState,
 ) -> Result<ResponseStream<pb::SnapshotResponse>, Status> {
+    let began = Instant::now();
     checkpoint_now(state).await?;
-    let version = state.status().cluster_version.clone().unwrap_or_default();
-    let sending =
-        Sending::open(state.database.clone(), version).map_err(|error| unreadable(&error))?;
+    let sending = Sending::open(state, began).map_err(|error| unreadable(&error))?;
     Ok(Box::pin(stream::try_unfold(
         sending,
         |mut sending| async move {
@@ -72,8 +76,9 @@ pub(super) async fn blobs(
 }
 
 impl Sending {
-    fn open(path: PathBuf, version: String) -> io::Result<Self> {
-        let file = File::open(path)?;
+    fn open(state: &ServerState, began: Instant) -> io::Result<Self> {
+        let version = state.status().cluster_version.clone().unwrap_or_default();
+        let file = File::open(&state.database)?;
         let remaining = file.metadata()?.len();
         Ok(Self {
             file,
@@ -81,6 +86,8 @@ impl Sending {
             digest: Sha256::new(),
             version,
             ended: false,
+            began,
+            metrics: Arc::clone(&state.metrics),
         })
     }
 
@@ -89,6 +96,8 @@ impl Sending {
         let version = self.version.clone();
         if self.remaining == 0 {
             self.ended = true;
+            let took = self.began.elapsed();
+            self.metrics.work.image_sent.observe(took);
             let digest = self.digest.finalize_reset();
             let blob = Bytes::copy_from_slice(&digest);
             return Ok(pb::SnapshotResponse {

@@ -6,6 +6,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use futures_util::Stream;
 use quorate_core::auth::permit_watch;
@@ -14,7 +15,7 @@ use quorate_core::watch::StreamId;
 use quorate_net::grpc::etcdserverpb::watch_server;
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::etcdserverpb::watch_request::RequestUnion;
-use tonic::{Request, Response, Status, Streaming, async_trait};
+use tonic::{Code, Request, Response, Status, Streaming, async_trait};
 
 use super::admission;
 use super::caller::Caller;
@@ -101,7 +102,11 @@ impl Watches {
             match Pin::new(requests).poll_next(context) {
                 Poll::Pending => break,
                 Poll::Ready(Some(request)) => {
-                    let request = request?;
+                    let request = request.inspect_err(|broken| {
+                        if broken.code() != Code::Cancelled {
+                            core::with(|core| core.state().metrics.core().watch_broken.increment());
+                        }
+                    })?;
                     self.take(request);
                 }
                 Poll::Ready(None) => self.requests = None,
@@ -140,7 +145,12 @@ impl Stream for Watches {
             return Poll::Ready(Some(Err(broken)));
         }
         let next = core::with(|core| {
+            let began = Instant::now();
             let mut response = core.watches(|watches| watches.next(self.id, context.waker()))?;
+            let (events, is_control) =
+                (response.events.len(), response.created || response.canceled);
+            let metrics = core.state().metrics.core();
+            metrics.watch_answered(events, is_control, began.elapsed());
             if let Some(header) = &mut response.header {
                 let filled = core.state().header_without_revision();
                 *header = pb::ResponseHeader {

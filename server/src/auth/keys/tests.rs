@@ -77,3 +77,22 @@ fn a_secret_is_never_shown() {
         "Keys { method: HS256, signs: true, .. }"
     );
 }
+
+#[test]
+fn a_certificate_is_as_good_as_the_public_key_in_it() {
+    for (method, private, public) in [
+        ("RS256", RSA_PKCS8, RSA_CERTIFICATE),
+        ("ES256", P256_SEC1, P256_CERTIFICATE),
+    ] {
+        let both = load(method, Some(public), Some(private));
+        assert!(both.is_ok(), "{method}: {both:?}");
+        let verifying = load(method, Some(public), None).expect("the key is found");
+        let signature = both.expect("seen above").sign(b"text").expect("it signs");
+        assert!(verifying.verifies(b"text", &signature), "{method}");
+    }
+    let cut = &RSA_CERTIFICATE.replace("MII", "MIA");
+    assert!(load("RS256", Some(cut), None).is_err());
+    assert!(load("EdDSA", Some(P256_CERTIFICATE), None).is_err());
+    let other = load("RS256", Some(P256_CERTIFICATE), Some(RSA_PKCS8));
+    assert!(other.is_err(), "a key of another kind");
+}
