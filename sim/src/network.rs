@@ -79,6 +79,17 @@ pub struct Delivery {
     lane: Option<u8>,
 }
 
+/// The way from one member to another.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    /// Whether nothing passes.
+    pub is_cut: bool,
+    /// The usual delay.
+    pub delay_ns: u64,
+    /// What is lost, in a million.
+    pub loss_ppm: u32,
+}
+
 /// What became of a message that was sent.
 #[derive(Debug, Default)]
 pub struct Sent {
@@ -294,6 +305,17 @@ impl Network {
             link.held.clear();
         }
         lost
+    }
+
+    /// How it stands with the way from one member to another, for what goes beside the lanes.
+    pub fn way(&mut self, from: MemberId, to: MemberId) -> Way {
+        let options = self.options;
+        let (link, _) = self.link(from, to);
+        Way {
+            is_cut: link.is_cut,
+            delay_ns: options.delay_ns * link.slowness,
+            loss_ppm: options.loss_ppm.max(link.loss_ppm),
+        }
     }
 
     /// Whether that way is cut.

@@ -9,11 +9,14 @@ use quorate_core::boundary::APPEND_BYTES_MAX;
 
 use crate::load::Load;
 use crate::network::NetworkOptions;
-use crate::plan::{Fault, Swarm};
+use crate::plan::{ALTERED, Alteration, Fault, Kind, Swarm, Target, Trigger};
 use crate::random::{Purpose, Stream};
 
 const MILLISECOND: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MILLISECOND;
+
+/// Runs in which a member's data are altered, in a million.
+const ALTERED_PPM: u32 = 80_000;
 
 /// What clients of a standard run aim at, so that in spite of faults they come to twenty operations a second.
 const STANDARD_RATE: u64 = 30;
@@ -49,6 +52,8 @@ pub struct Options {
     pub plan: Vec<Fault>,
     /// How long a machine stays off that went off by itself, about.
     pub restart_ns: u64,
+    /// Which data members compare with each other, and when.
+    pub comparisons: ComparisonOptions,
     /// Whether first only a core of the cluster heals, and must work alone, while the rest stays as bad as it can be.
     pub core_first: bool,
     /// Where the power goes, exactly.
@@ -64,6 +69,17 @@ pub struct CrashPoint {
     pub operation: u64,
     /// Whether the machines of all other members lose their power at the same moment.
     pub takes_all: bool,
+}
+
+/// When members compare their data.
+#[derive(Clone, Copy, Debug)]
+pub struct ComparisonOptions {
+    /// Before each start with data (feature gate InitialCorruptCheck).
+    pub at_start: bool,
+    /// How often the leader has everything compared; zero is never.
+    pub everything: Duration,
+    /// How often the leader has compactions compared.
+    pub compactions: Option<Duration>,
 }
 
 /// The clocks.
@@ -108,6 +124,7 @@ impl Options {
     pub fn draw(seed: u64) -> Self {
         let mut options = Self::draw_calm(seed);
         options.plan_swarm(seed);
+        options.plan_alteration(seed);
         options
     }
 
@@ -152,6 +169,7 @@ impl Options {
                 rate_ppm: *stream.pick(&[0, 200, 50_000]),
             },
             restart_ns: *stream.pick(&[50 * MILLISECOND, 500 * MILLISECOND, 2 * election_ns]),
+            comparisons: ComparisonOptions::draw(seed),
             core_first: stream.chance(400_000),
             crash_point: None,
             plan: Vec::new(),
@@ -167,6 +185,32 @@ impl Options {
         let swarm = Swarm::draw(stream, self.election().as_nanos() as u64);
         self.plan
             .extend(swarm.plan(stream, self.members, self.safety_ns));
+    }
+
+    /// In some runs the data of a member are altered, and somebody looks for it.
+    fn plan_alteration(&mut self, seed: u64) {
+        let stream = &mut Stream::new(seed, Purpose::Compare, 2);
+        if self.members < 3 || !stream.chance(ALTERED_PPM) {
+            return;
+        }
+        let from_ns = stream.between(self.safety_ns / 3, self.safety_ns * 9 / 10);
+        self.plan.push(Fault {
+            name: ALTERED.to_owned(),
+            kind: Kind::Alter(*stream.pick(&Alteration::ALL)),
+            target: stream
+                .pick(&[Target::Any, Target::Any, Target::Leader])
+                .clone(),
+            from: Trigger::At(from_ns),
+            until: Trigger::At(0),
+        });
+        // An image comes early.
+        self.storage.checkpoint_bytes_min = *stream.pick(&[500, 2_000]);
+        let interval = Duration::from_millis(*stream.pick(&[300, 2000]));
+        match stream.below(3) {
+            0 => self.comparisons.everything = interval,
+            1 => self.comparisons.compactions = Some(interval),
+            _ => self.comparisons.at_start = true,
+        }
     }
 
     /// The election timeout.
@@ -186,6 +230,26 @@ impl StorageOptions {
             segment_bytes: *stream.pick(&[4_096, 8_192, 65_536]),
             prepares_segments: stream.chance(700_000),
             turn_ns: *stream.pick(&[2_000, 50_000, 2_000_000]),
+        }
+    }
+}
+
+impl ComparisonOptions {
+    /// Nobody compares anything.
+    pub const NEVER: Self = Self {
+        at_start: false,
+        everything: Duration::ZERO,
+        compactions: None,
+    };
+
+    fn draw(seed: u64) -> Self {
+        let stream = &mut Stream::new(seed, Purpose::Compare, 0);
+        let often = Duration::from_millis(300);
+        let now_and_then = Duration::from_secs(2);
+        Self {
+            at_start: stream.chance(250_000),
+            everything: *stream.pick(&[Duration::ZERO, Duration::ZERO, now_and_then, often]),
+            compactions: *stream.pick(&[None, None, Some(now_and_then), Some(often)]),
         }
     }
 }

@@ -80,6 +80,8 @@ pub enum Kind {
     StalledDisk,
     /// A sector changes where it lies.
     Rot(RotPlace),
+    /// Something in the data of a member is not what it was, and nothing on its disk shows that.
+    Alter(Alteration),
     /// A sector of the next sync goes nowhere, and is missed when the power goes.
     LostWrite,
     /// A sector of the next sync goes to another place, and that shows when the power goes.
@@ -123,6 +125,24 @@ pub enum RotPlace {
     Log,
     /// The checkpoint's.
     Image,
+}
+
+/// What is altered in the data of a member: one key that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alteration {
+    /// Its value.
+    Value,
+    /// The revision of its last change.
+    Revision,
+    /// It is missing.
+    Missing,
+    /// There is another one beside it.
+    Extra,
+}
+
+impl Alteration {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Value, Self::Revision, Self::Missing, Self::Extra];
 }
 
 /// Which links a partition cuts.
@@ -273,6 +293,9 @@ pub const KINDS: &[&str] = &[
     "update-urls",
 ];
 
+/// A kind that comes only in runs that end by looking for it.
+pub const ALTERED: &str = "altered-data";
+
 /// Kinds that come less often than the others where they come at all: each of them costs the cluster a lot.
 const RARE: &[&str] = &[
     "power-loss-all",
@@ -422,6 +445,7 @@ impl Kind {
             Self::SlowDisk(_) => "slow-disk",
             Self::StalledDisk => "stalled-disk",
             Self::Rot(_) => "rot",
+            Self::Alter(_) => ALTERED,
             Self::LostWrite => "lost-write",
             Self::MisdirectedWrite => "misdirected-write",
             Self::Pause => "pause",
@@ -448,6 +472,7 @@ impl Kind {
             Self::Fuse(_)
                 | Self::FailedSync
                 | Self::Rot(_)
+                | Self::Alter(_)
                 | Self::LostWrite
                 | Self::MisdirectedWrite
                 | Self::Reset

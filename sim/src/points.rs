@@ -326,6 +326,31 @@ pub const POINTS: &[Point] = &[
         "a fault began or ended since its condition held",
     ),
     point(
+        "corruption.altered",
+        "altered-data",
+        "the data of a member were altered where nothing shows it",
+    ),
+    point(
+        "corruption.alarm",
+        "alarm: CORRUPT",
+        "members found that one of them holds other data",
+    ),
+    point(
+        "corruption.refused",
+        "corrupt cluster refused everything",
+        "every member of a corrupt cluster refused to change anything",
+    ),
+    point(
+        "corruption.start-refused",
+        "start refused: other data",
+        "a member did not start, since the others hold other data",
+    ),
+    point(
+        "corruption.compared",
+        "hash given",
+        "a member told another one the hash of its data",
+    ),
+    point(
         "core.alone",
         "core worked alone",
         "a quorum worked while the rest stayed broken",

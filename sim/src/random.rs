@@ -38,6 +38,10 @@ pub enum Purpose {
     Heal,
     /// What a scenario leaves to the seed.
     Scenario,
+    /// How members ask each other for hashes, and what is altered on one of them.
+    Compare,
+    /// What an operator does about alarms.
+    Operator,
 }
 
 /// One stream of draws.

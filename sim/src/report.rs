@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use quorate_sim::check::{Facts, PROPERTIES};
-use quorate_sim::plan::KINDS;
+use quorate_sim::plan::{ALTERED, KINDS};
 use quorate_sim::points;
 use quorate_sim::run::SeedReport;
 use quorate_sim::scenario::{Gathered, Scenario};
@@ -68,7 +68,8 @@ impl Summary {
     /// Faults injected, by kind.
     pub(crate) fn faults(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let count = |kind: &&str| self.counts.get(kind).copied().unwrap_or_default();
-        KINDS.iter().map(move |kind| (*kind, count(kind)))
+        let kinds = KINDS.iter().chain([&ALTERED]);
+        kinds.map(move |kind| (*kind, count(kind)))
     }
 
     fn facts_total(&self) -> u64 {

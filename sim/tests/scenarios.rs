@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use quorate_sim::plan::KINDS;
+use quorate_sim::plan::{ALTERED, KINDS};
 use quorate_sim::run::{catch_panics, run_scenario};
 use quorate_sim::scenario::{self, Scenario};
 
@@ -32,7 +32,7 @@ fn each_says_what_it_hunts_and_what_must_happen() {
             "{name} names no point"
         );
     }
-    for kind in KINDS {
+    for kind in KINDS.iter().chain([&ALTERED]) {
         let asks = |scenario: &Scenario| {
             let is_mixture = scenario.name == "everything";
             scenario.expectations.faults.contains(kind) && !is_mixture

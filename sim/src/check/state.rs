@@ -65,18 +65,19 @@ impl Hashes {
         let Ok(found) = view.hash_kv(Revision(revision)) else {
             return Ok(None);
         };
-        let at = (found.hash_revision.0, found.compact_revision.0);
-        self.note(facts, member, at, found.hash)?;
+        self.note(facts, member, found)?;
         Ok(Some(found))
     }
 
-    fn note(
+    /// A member has hashed its history.
+    pub fn note(
         &mut self,
         facts: &mut Facts,
         member: MemberId,
-        at: (i64, i64),
-        hash: u32,
+        found: HashKv,
     ) -> Result<(), Violation> {
+        let at = (found.hash_revision.0, found.compact_revision.0);
+        let hash = found.hash;
         let known = *self.0.entry(at).or_insert(hash);
         facts.expect("state.content", known == hash, || {
             format!(
@@ -113,10 +114,15 @@ mod tests {
     #[test]
     fn hashes_that_differ_are_seen() {
         let (mut hashes, mut facts) = (Hashes::default(), Facts::new());
-        hashes.note(&mut facts, MemberId(1), (5, -1), 7).unwrap();
-        hashes.note(&mut facts, MemberId(2), (5, 3), 8).unwrap();
-        hashes.note(&mut facts, MemberId(2), (5, -1), 7).unwrap();
-        let differs = hashes.note(&mut facts, MemberId(3), (5, -1), 8);
+        let hashed = |compacted, hash| HashKv {
+            hash,
+            compact_revision: Revision(compacted),
+            hash_revision: Revision(5),
+        };
+        hashes.note(&mut facts, MemberId(1), hashed(-1, 7)).unwrap();
+        hashes.note(&mut facts, MemberId(2), hashed(3, 8)).unwrap();
+        hashes.note(&mut facts, MemberId(2), hashed(-1, 7)).unwrap();
+        let differs = hashes.note(&mut facts, MemberId(3), hashed(-1, 8));
         assert_eq!(differs.unwrap_err().property, "state.content");
     }
 }

@@ -4,6 +4,7 @@
 //! version of every key is kept for ever, and a read looks through them. The oracles ask it for the result of each
 //! entry, for any range at any revision, and for the events of a watch.
 
+mod alarm;
 mod auth;
 mod read;
 #[cfg(test)]
@@ -52,6 +53,8 @@ pub struct Model {
     leases: BTreeMap<i64, BTreeSet<Bytes>>,
     /// The rules after each entry that changed them.
     auth: BTreeMap<u64, Auth>,
+    /// The alarms that are raised: (member, type).
+    alarms: BTreeSet<(u64, i32)>,
 }
 
 impl Model {
@@ -66,6 +69,7 @@ impl Model {
             changes_of: vec![0, 0],
             leases: BTreeMap::new(),
             auth: BTreeMap::from([(0, Auth::default())]),
+            alarms: BTreeSet::new(),
         }
     }
 
@@ -128,6 +132,8 @@ impl Model {
     }
 
     fn apply_request(&mut self, index: u64, request: &pb::InternalRaftRequest) -> Applied {
+        // What only an administrator may ask for is refused by no alarm.
+        self.refuse_by_alarm(request)?;
         self.auth().check(request, &self.leases)?;
         if let Some(applied) = self.apply_auth(index, request) {
             return applied;
@@ -156,6 +162,9 @@ impl Model {
         }
         if let Some(revoke) = &request.lease_revoke {
             return self.revoke(revoke.id);
+        }
+        if let Some(alarm) = &request.alarm {
+            return Ok(Response::Alarm(self.switch_alarm(alarm)));
         }
         Ok(Response::Done)
     }

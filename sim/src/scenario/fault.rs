@@ -5,7 +5,7 @@ use super::source::ScenarioError;
 use super::table::{Table, Value};
 use super::units::Unit;
 use super::when::{self, Names};
-use crate::plan::{Predicate, RotPlace, Target, Way};
+use crate::plan::{ALTERED, Alteration, Predicate, RotPlace, Target, Way};
 
 const MILLISECOND: i64 = 1_000_000;
 const SECOND: i64 = 1000 * MILLISECOND;
@@ -20,6 +20,7 @@ pub(super) struct FaultSpec {
     pub(super) shape: Choice<Cut>,
     pub(super) way: Choice<Way>,
     pub(super) place: Choice<RotPlace>,
+    pub(super) alteration: Choice<Alteration>,
     pub(super) node: Choice<Target>,
     pub(super) from: Moment,
     pub(super) until: Until,
@@ -42,6 +43,7 @@ enum More {
     Nothing,
     Links,
     Place,
+    Alteration,
 }
 
 /// How long a kind of fault lasts.
@@ -116,6 +118,10 @@ const FORMS: &[Form] = &[
     Form {
         more: More::Place,
         ..form("rot", Length::Moment)
+    },
+    Form {
+        more: More::Alteration,
+        ..form(ALTERED, Length::Moment)
     },
     form("lost-write", Length::Moment),
     form("misdirected-write", Length::Moment),
@@ -202,6 +208,10 @@ impl FaultSpec {
             More::Place => table.named("place", |value| value.one_of(PLACES))?,
             _ => None,
         };
+        let alteration = match form.more {
+            More::Alteration => table.named("change", |value| value.one_of(ALTERATIONS))?,
+            _ => None,
+        };
         let node = read_node(&mut table, form, &around.names)?;
         let from = read_from(&mut table, around)?;
         // Its end may depend on whom it hit.
@@ -233,6 +243,7 @@ impl FaultSpec {
             numbers,
             shape: shape.unwrap_or(Choice(vec![Cut::Isolate])),
             way: way.unwrap_or(Choice(vec![Way::Both])),
+            alteration: alteration.unwrap_or(Choice(Alteration::ALL.to_vec())),
             place: place.unwrap_or(Choice(vec![RotPlace::Log])),
             node,
             from,
@@ -253,6 +264,12 @@ const PLACES: &[(&str, RotPlace)] = &[
     ("log", RotPlace::Log),
     ("image", RotPlace::Image),
     ("anywhere", RotPlace::Anywhere),
+];
+const ALTERATIONS: &[(&str, Alteration)] = &[
+    ("value", Alteration::Value),
+    ("revision", Alteration::Revision),
+    ("missing", Alteration::Missing),
+    ("extra", Alteration::Extra),
 ];
 const CUTS: &[(&str, Cut)] = &[
     ("isolate", Cut::Isolate),

@@ -6,8 +6,8 @@ use super::source::ScenarioError;
 use super::table::Table;
 use super::units::Unit;
 use crate::plan::{
-    Comparison, Fault, Field, KINDS, Kind, Predicate, Relation, Shape, Subject, Swarm, Target,
-    Term, Trigger,
+    ALTERED, Comparison, Fault, Field, KINDS, Kind, Predicate, Relation, Shape, Subject, Swarm,
+    Target, Term, Trigger,
 };
 
 const MILLISECOND: i64 = 1_000_000;
@@ -206,6 +206,7 @@ impl FaultSpec {
             "slow-disk" => Kind::SlowDisk(number("times") as u64),
             "stalled-disk" => Kind::StalledDisk,
             "rot" => Kind::Rot(draws.choice(&format!("{name}.place"), &self.place)),
+            ALTERED => Kind::Alter(draws.choice(&format!("{name}.change"), &self.alteration)),
             "lost-write" => Kind::LostWrite,
             "misdirected-write" => Kind::MisdirectedWrite,
             "pause" => Kind::Pause,

@@ -1,5 +1,5 @@
 //! What a scenario says of the cluster and of the world around it: `[cluster]`, `[storage]`, `[disk]`, `[network]`,
-//! `[clocks]`, `[time]`.
+//! `[comparisons]`, `[clocks]`, `[time]`.
 //!
 //! What it leaves out has a fixed value (`base = "steady"`, in which nothing goes wrong by itself) or the value that the
 //! seed would have without a scenario (`base = "swarm"`). The members' thresholds are always drawn unless they are given.
@@ -12,7 +12,7 @@ use super::table::Table;
 use super::units::Unit;
 use crate::load::Load;
 use crate::network::NetworkOptions;
-use crate::options::{ClockOptions, DiskOptions, Options};
+use crate::options::{ClockOptions, ComparisonOptions, DiskOptions, Options};
 
 const MILLISECOND: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MILLISECOND;
@@ -76,6 +76,13 @@ const NUMBERS: &[(&str, &[(&str, Unit)])] = &[
             ("queue", Unit::Count(1, 1 << 20)),
         ],
     ),
+    (
+        "comparisons",
+        &[
+            ("everything", Unit::Duration(10_000_000)),
+            ("compactions", Unit::Duration(10_000_000)),
+        ],
+    ),
     ("clocks", &[("deviation", Unit::Deviation)]),
     (
         "time",
@@ -90,6 +97,7 @@ const FLAGS: &[(&str, &[&str])] = &[
     ("cluster", &["pre_vote"]),
     ("storage", &["prepares_segments"]),
     ("network", &["hold"]),
+    ("comparisons", &["at_start"]),
     ("time", &["core_first", "power_loss_at_end"]),
 ];
 
@@ -166,6 +174,7 @@ impl Settings {
                 "pre_vote" => options.pre_vote = flag,
                 "prepares_segments" => options.storage.prepares_segments = flag,
                 "hold" => options.network.hold = flag,
+                "at_start" => options.comparisons.at_start = flag,
                 "core_first" => options.core_first = flag,
                 _ => options.final_power_loss = flag,
             }
@@ -204,6 +213,7 @@ fn steady(options: &mut Options) {
         queue_max: u32::MAX,
     };
     options.clocks = ClockOptions { rate_ppm: 0 };
+    options.comparisons = ComparisonOptions::NEVER;
 }
 
 fn set_number(options: &mut Options, key: &str, number: u64) {
@@ -234,6 +244,8 @@ fn set_number(options: &mut Options, key: &str, number: u64) {
         "overtake" => network.overtake_ppm = number as u32,
         "bytes_per_second" => network.bandwidth = number,
         "queue" => network.queue_max = number as u32,
+        "everything" => options.comparisons.everything = Duration::from_nanos(number),
+        "compactions" => options.comparisons.compactions = Some(Duration::from_nanos(number)),
         "deviation" => options.clocks.rate_ppm = number,
         "safety" => options.safety_ns = number,
         "restart" => options.restart_ns = number,

@@ -112,7 +112,7 @@ fn unknown_keys_are_refused() {
     refused(
         "format = 1\nname = \"x\"\ncolour = \"red\"\n",
         expect![[r#"
-            x.toml:3:1: found the key `colour`, expected of a scenario are `format`, `name`, `base`, `cluster`, `storage`, `disk`, `network`, `clocks`, `time`, `load`, `fault`, `swarm`, `expect`, `skip`
+            x.toml:3:1: found the key `colour`, expected of a scenario are `format`, `name`, `base`, `cluster`, `storage`, `disk`, `network`, `comparisons`, `clocks`, `time`, `load`, `fault`, `swarm`, `expect`, `skip`
              3 | colour = "red"
                | ^^^^^^"#]],
     );

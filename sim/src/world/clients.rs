@@ -350,13 +350,15 @@ impl World {
             revision,
             compacted,
         };
-        linearizability::on_read(
-            &mut self.facts,
-            "serializable.read",
-            &self.ledger,
-            &read,
-            floor,
-        )?;
+        if !self.corruption.is_altered(member) {
+            linearizability::on_read(
+                &mut self.facts,
+                "serializable.read",
+                &self.ledger,
+                &read,
+                floor,
+            )?;
+        }
         match &result {
             Ok(response) => self.client_hears(client, call, &Answer::Read(response)),
             Err(_) => self.client_hears(client, call, &Answer::Nothing),
@@ -395,6 +397,7 @@ impl World {
                 self.judge_error(member, &open, error)?;
             }
         }
+        self.note_refusal(member, &open.call, &result);
         self.judge_confirmed(member, &open, &result)?;
         self.judge_lease(&open, &result)?;
         let mut answer = match &result {
@@ -426,7 +429,9 @@ impl World {
         open: &OpenRequest,
         result: &Result<Response, RequestError>,
     ) -> Result<(), Violation> {
-        linearizability::on_write(&mut self.facts, &self.ledger, ticket.0, open.floor, result)?;
+        if !self.corruption.is_altered(member) {
+            linearizability::on_write(&mut self.facts, &self.ledger, ticket.0, open.floor, result)?;
+        }
         if result.is_ok() {
             self.count("write acknowledged");
             durability::on_ack(&mut self.facts, &self.raft, &self.ledger, ticket.0)?;
@@ -462,13 +467,15 @@ impl World {
             .ledger
             .revisions_at(open.floor)
             .expect("it was committed");
-        linearizability::on_read(
-            &mut self.facts,
-            "linearizable.read",
-            &self.ledger,
-            &read,
-            floor,
-        )?;
+        if !self.corruption.is_altered(member) {
+            linearizability::on_read(
+                &mut self.facts,
+                "linearizable.read",
+                &self.ledger,
+                &read,
+                floor,
+            )?;
+        }
         self.note_answered(member, false);
         if result.is_err() && request.revision > 0 {
             self.count("read of a compacted revision refused");
@@ -480,6 +487,9 @@ impl World {
     fn client_enters(&mut self, number: usize, entered: &Entered) -> Result<(), Violation> {
         self.count(entered.kind);
         self.mark_entered(number as u64);
+        if self.corruption.is_anybody() {
+            return Ok(());
+        }
         self.locks
             .on_entered(&mut self.facts, &self.ledger, number as u64, entered)
     }

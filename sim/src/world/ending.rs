@@ -6,6 +6,8 @@
 //!                                                                         └───────────┘ power loss of all, if the run has that
 //! ```
 //!
+//! A run in which a member's data were altered ends otherwise (`altering.rs`).
+//!
 //! Settled means: all members (of the core) run and have applied everything, each of them has answered a new write and a
 //! new linearizable read and told a watch of a change, a lease was granted (and has ended, of a core), one of them leads and has done so for a while, no request is without an answer, every watch
 //! has heard everything. In the end all states are equal, and so are the checkpoints that all members write, byte by byte;
@@ -20,6 +22,7 @@ use quorate_core::checkpoint::DATABASE;
 use quorate_core::mvcc::View;
 use quorate_core::types::{MemberId, Revision};
 
+use super::altering::Refusals;
 use super::clients::PROBE;
 use super::machine::OpenRequest;
 use super::workload::{Call, probe_grant};
@@ -39,7 +42,7 @@ const STABLE_ELECTIONS: u64 = 2;
 /// Leases from this number on are asked for by settling.
 const PROBE_LEASES: i64 = 1 << 40;
 /// How often it is looked at.
-const LOOK_NS: u64 = 100_000_000;
+pub(super) const LOOK_NS: u64 = 100_000_000;
 
 /// Where a run stands.
 #[derive(Clone, Debug)]
@@ -62,6 +65,15 @@ pub(super) enum Stage {
         lease: i64,
         /// Whether the power loss at the end is over, or there is none.
         is_last: bool,
+    },
+    /// Somebody's data were altered: it must be found.
+    Suspecting {
+        /// By then.
+        until_ns: u64,
+        /// What was done to bring it to light.
+        steps: u64,
+        /// What a cluster does that knows of it.
+        refusals: Refusals,
     },
     /// All members write a checkpoint.
     Imaging {
@@ -102,6 +114,10 @@ impl World {
             }
         }
         self.options.disk.stall_ppm = 0;
+        if self.corruption.is_anybody() {
+            self.heal_altered();
+            return Ok(());
+        }
         if self.options.core_first && members.len() > 2 && self.are_replaced() {
             return self.heal_core(&members);
         }
@@ -215,6 +231,12 @@ impl World {
 
     /// Everything heals.
     fn heal_all(&mut self) {
+        let members = self.heal_everywhere();
+        self.begin_settling(members, false, !self.options.final_power_loss);
+    }
+
+    /// Network and disks are as they should be, and everybody is on.
+    pub(super) fn heal_everywhere(&mut self) -> BTreeSet<MemberId> {
         self.trace.event(self.now_ns, &[12], &[], || {
             line("all", "everything heals", "")
         });
@@ -226,10 +248,10 @@ impl World {
             machine.repair_disk();
             self.turn_on(member);
         }
-        self.begin_settling(members, false, !self.options.final_power_loss);
+        members
     }
 
-    fn settling_until_ns(&self) -> u64 {
+    pub(super) fn settling_until_ns(&self) -> u64 {
         let election_ns = self.options.election().as_nanos() as u64;
         let patience_ns = self.options.request_timeout.as_nanos() as u64;
         self.now_ns + 30_000_000_000 + 30 * election_ns + 4 * patience_ns
@@ -264,6 +286,9 @@ impl World {
         self.count_in_new_members();
         let (is_core, until_ns, is_last) = match &self.stage {
             Stage::Safety => return Ok(true),
+            Stage::Suspecting {
+                until_ns, steps, ..
+            } => return self.suspect(*until_ns, *steps),
             Stage::Imaging { until_ns, is_last } => {
                 return self.compare_images(*until_ns, *is_last);
             }
@@ -439,7 +464,7 @@ impl World {
     }
 
     /// Whether a member runs and has answered everything that settling has asked it.
-    fn can_be_probed(&self, member: MemberId) -> bool {
+    pub(super) fn can_be_probed(&self, member: MemberId) -> bool {
         let process = self.machines[&member].process.as_ref();
         let is_asked = |open: &OpenRequest| open.client == PROBE;
         process.is_some_and(|process| !process.open.values().any(is_asked))

@@ -5,20 +5,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_core::boundary::{Output, Response};
 use quorate_core::checkpoint::DATABASE;
+use quorate_core::corruption::Finding;
 use quorate_core::error::RequestError;
 use quorate_core::types::{MemberId, Ticket};
 use quorate_proto::etcdserverpb as pb;
 
-use super::World;
 use super::clients::Answer;
 use super::machine::OpenRequest;
 use super::workload::Call;
+use super::{World, name};
 use crate::check::contract::{self, Asked};
 use crate::check::history::{self, Tampered};
 use crate::check::lease::Promise;
 use crate::check::{Violation, configuration, confirmed};
 use crate::load::Work;
 use crate::random::{Purpose, Stream};
+use crate::trace::line;
 
 /// Images that are read again when they are written, in a million.
 const AUDIT_IMAGE_PPM: u32 = 200_000;
@@ -51,6 +53,9 @@ impl World {
             .follow(&mut self.facts, self.now_ns, &self.ledger)?;
         let applied = process.node.applied().0;
         if applied <= before {
+            return Ok(());
+        }
+        if self.corruption.is_altered(member) {
             return Ok(());
         }
         let view = process.node.view();
@@ -143,6 +148,9 @@ impl World {
         index: u64,
         image: Bytes,
     ) -> Result<(), Violation> {
+        if self.corruption.is_altered(member) {
+            return Ok(());
+        }
         self.count("image looked into");
         let known = (&self.ledger, &self.raft.history);
         self.snapshots
@@ -213,6 +221,46 @@ impl World {
             &node.conf_state(),
             expected,
         )
+    }
+
+    /// A member has compared data.
+    pub(super) fn judge_findings(
+        &mut self,
+        member: MemberId,
+        findings: &[Finding],
+    ) -> Result<(), Violation> {
+        for finding in findings {
+            let kind = finding.kind.to_string();
+            self.trace
+                .event(self.now_ns, &[14, member.0], kind.as_bytes(), || {
+                    let what = format!("finds of {}", name(finding.member));
+                    line(&name(member), what, format_args!("{:?}", finding.kind))
+                });
+            if finding.kind.is_damage() {
+                self.count("other data found");
+            }
+        }
+        self.corruption
+            .on_compared(&mut self.facts, member, findings)
+    }
+
+    /// An alarm stands in the log.
+    pub(super) fn judge_alarm(
+        &mut self,
+        id: u64,
+        alarm: &pb::AlarmRequest,
+    ) -> Result<(), Violation> {
+        let is_raised = alarm.action() == pb::alarm_request::AlarmAction::Activate;
+        match alarm.alarm() {
+            pb::AlarmType::Corrupt if is_raised => {
+                self.count("alarm: CORRUPT");
+                let member = MemberId(alarm.member_id);
+                let members = self.raft.history.last().voters.len();
+                self.corruption
+                    .on_alarm(&mut self.facts, members, id, member)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A client begins an operation; those on registers are recorded.

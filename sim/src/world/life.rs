@@ -24,8 +24,8 @@ use crate::trace::line;
 const AUDIT_PLATTER_PPM: u32 = 150_000;
 
 /// What a member begins with.
-struct Beginning {
-    recovered: Recovered,
+pub(super) struct Beginning {
+    pub(super) recovered: Recovered,
     wal: Wal<SimDisk>,
     /// What the log held, if there was one.
     found: Option<FoundLog>,
@@ -52,7 +52,8 @@ impl World {
     /// Starts a process on a machine that has none.
     pub(super) fn boot(&mut self, member: MemberId, life: u64) -> Result<(), Violation> {
         let machine = &self.machines[&member];
-        if machine.process.is_some() || machine.life != life || machine.is_off || machine.is_lost {
+        let has_begun = machine.process.is_some() || machine.beginning.is_some();
+        if has_begun || machine.life != life || machine.is_off || machine.is_lost {
             return Ok(());
         }
         let begun = self.begin(member);
@@ -97,6 +98,19 @@ impl World {
                 .on_restart(&mut self.facts, &self.ledger, member, &nothing)?;
             self.note("is founded", member, 0);
         }
+        if beginning.found.is_some() && self.options.comparisons.at_start {
+            self.compare_before_start(member, Box::new(beginning));
+            return Ok(());
+        }
+        self.start(member, beginning)
+    }
+
+    /// A member that may take part does so.
+    pub(super) fn start(
+        &mut self,
+        member: MemberId,
+        beginning: Beginning,
+    ) -> Result<(), Violation> {
         self.start_process(member, beginning);
         let process = self.machines[&member].process.as_ref();
         let begins_at = process.expect("it was started").node.applied().0;
@@ -216,8 +230,8 @@ impl World {
             request_bytes_max: 1 << 20,
             quota_bytes: -1,
             learners_max: 1,
-            corrupt_check_interval: std::time::Duration::ZERO,
-            compact_hash_check_interval: None,
+            corrupt_check_interval: self.options.comparisons.everything,
+            compact_hash_check_interval: self.options.comparisons.compactions,
             // What is checked about the others' links would refuse most changes under faults.
             strict_reconfig_check: false,
             lease_checkpoint: false,
@@ -304,6 +318,7 @@ impl World {
         let machine = self.machines.get_mut(&member).expect("a member");
         let process = machine.process.take();
         machine.life += 1;
+        machine.beginning = None;
         machine.is_paused = false;
         machine.deferred.clear();
         machine.disk = then(&machine.disk);
@@ -314,6 +329,12 @@ impl World {
         for watcher in watchers.collect::<Vec<_>>() {
             self.watcher_is_cut_off(watcher);
         }
+    }
+
+    /// A process ends that has not taken part yet; somebody tries again later.
+    pub(super) fn end_before_start(&mut self, member: MemberId) {
+        self.end_process(member, SimDisk::crash);
+        self.boot_later(member);
     }
 
     /// A process is started on the machine after a while.

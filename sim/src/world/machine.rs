@@ -16,6 +16,7 @@ use crate::options::Options;
 use crate::random::{Purpose, Stream};
 
 use super::Doing;
+use super::life::Beginning;
 use super::workload::Call;
 
 /// No disk operation takes longer.
@@ -33,6 +34,10 @@ pub(super) struct Machine {
     /// Counts processes; events of an earlier one are void.
     pub(super) life: u64,
     pub(super) process: Option<Process>,
+    /// What it will start with, once it has compared that with the others.
+    pub(super) beginning: Option<Box<Beginning>>,
+    /// It did not start last time, since the others hold other data.
+    pub(super) refuses: bool,
     pub(super) is_paused: bool,
     /// What would have happened while it stood still.
     pub(super) deferred: Vec<Doing>,
@@ -167,6 +172,8 @@ impl Machine {
             arrivals: 0,
             life: 0,
             process: None,
+            beginning: None,
+            refuses: false,
             is_paused: false,
             deferred: Vec::new(),
             slowness: 1,

@@ -10,8 +10,10 @@
 //!     └────────────────── later events ────────────────────┴─────────────┘            oracles look on everywhere
 //! ```
 
+mod altering;
 mod auth;
 mod clients;
+mod comparing;
 mod ending;
 mod faults;
 mod judging;
@@ -36,6 +38,7 @@ use quorate_core::lease;
 use quorate_core::member::{cluster_id, member_id};
 use quorate_core::types::{ClusterId, MemberId};
 
+use crate::check::corruption::Corruption;
 use crate::check::history::Recorder;
 use crate::check::lease::Leases;
 use crate::check::ledger::Ledger;
@@ -53,6 +56,7 @@ use crate::random::{Purpose, Stream};
 use crate::trace::{Trace, TraceHash, line};
 
 use clients::Client;
+use comparing::{Question, Step};
 use ending::Stage;
 use faults::FaultState;
 use machine::{LogStage, Machine};
@@ -80,6 +84,10 @@ pub struct World {
     watchers: Vec<Watcher>,
     /// Members that are gone, and what becomes of their places.
     replacements: Vec<Replacement>,
+    /// Hashes that members wait for, and how many they ever asked for.
+    questions: BTreeMap<u64, Question>,
+    questions_asked: u64,
+    comparing: Stream,
     /// Room for the inputs and outputs of a turn, which has nothing between two of them.
     inputs: Vec<Input>,
     outputs: Vec<Output>,
@@ -101,6 +109,7 @@ pub struct World {
     /// Where the image of each member is, and what images held.
     images: purging::Images,
     snapshots: snapshot::Images,
+    corruption: Corruption,
     locks: Locks,
     leases: Leases,
     recorder: Recorder,
@@ -158,6 +167,8 @@ enum Event {
     FaultEnds(usize),
     /// Somebody goes on with a replacement.
     Replace(usize),
+    /// Hashes are asked for.
+    Compare(Box<Step>),
     /// A damaged disk is repaired.
     Repair { member: MemberId, life: u64 },
     /// Load and faults end; what follows is judged by whether it heals.
@@ -179,6 +190,8 @@ enum Doing {
     Checkpoint,
     /// A watcher reads its stream.
     Pull(usize),
+    /// Hashes are asked for.
+    Compare(Box<Step>),
 }
 
 impl World {
@@ -199,6 +212,9 @@ impl World {
             clients: clients(seed, &options.load),
             watchers: watchers(seed, &options.load),
             replacements: Vec::new(),
+            questions: BTreeMap::new(),
+            questions_asked: 0,
+            comparing: Stream::new(seed, Purpose::Compare, 1),
             inputs: Vec::new(),
             outputs: Vec::new(),
             stage: Stage::Safety,
@@ -215,6 +231,7 @@ impl World {
             hashes: Hashes::default(),
             images: purging::Images::default(),
             snapshots: snapshot::Images::default(),
+            corruption: Corruption::default(),
             locks: Locks::default(),
             leases: Leases::default(),
             recorder: Recorder::default(),
@@ -235,6 +252,8 @@ impl World {
         let violation = loop {
             match self.step() {
                 Ok(true) => {}
+                // What clients heard of altered data is no history of one store.
+                Ok(false) if self.corruption.is_anybody() => break None,
                 Ok(false) => break self.judge_history().err(),
                 Err(violation) => break Some(violation),
             }
@@ -333,6 +352,7 @@ impl World {
             Event::FaultSteps(fault) => self.step_fault(fault)?,
             Event::FaultEnds(fault) => self.end_fault(fault),
             Event::Replace(number) => self.replace(number)?,
+            Event::Compare(step) => self.compare(*step)?,
             Event::Repair { member, life } => self.repair(member, life),
             Event::Heal => self.heal()?,
             Event::Settle => return self.settle(),
@@ -355,6 +375,7 @@ impl World {
             Doing::Segment(order) => self.make_segment(member, &order),
             Doing::Checkpoint => self.write_checkpoint(member),
             Doing::Pull(watcher) => self.pull(member, watcher),
+            Doing::Compare(step) => self.compare(*step),
         }
     }
 

@@ -10,6 +10,7 @@ use quorate_proto::raftpb::{Message, MessageType};
 
 use super::World;
 use super::workload::Call;
+use crate::check::Violation;
 use crate::check::raft::Position;
 use crate::load::WatchStart;
 
@@ -35,7 +36,12 @@ impl World {
     }
 
     /// A member's position has changed.
-    pub(super) fn mark_position(&mut self, member: MemberId, before: Position, now: Position) {
+    pub(super) fn mark_position(
+        &mut self,
+        member: MemberId,
+        before: Position,
+        now: Position,
+    ) -> Result<(), Violation> {
         if now.leads && !before.leads {
             let previous = self.remembered.leader.replace(member);
             if previous.is_some_and(|previous| previous != member) {
@@ -48,11 +54,12 @@ impl World {
         let first = self.remembered.committed + 1;
         self.remembered.committed = self.ledger.last();
         for index in first..=self.ledger.last() {
-            self.mark_committed(index, now);
+            self.mark_committed(index, now)?;
         }
+        Ok(())
     }
 
-    fn mark_committed(&mut self, index: u64, by: Position) {
+    fn mark_committed(&mut self, index: u64, by: Position) -> Result<(), Violation> {
         let committed = self.ledger.get(index).expect("it was committed");
         let entry = &committed.entry;
         let is_of_earlier_term = by.leads && entry.term < by.term;
@@ -63,10 +70,15 @@ impl World {
         if is_of_earlier_term && index > self.options.members {
             self.count("entries of an earlier term committed");
         }
-        let Some(request) = request else { return };
+        let Some(request) = request else {
+            return Ok(());
+        };
         if request.lease_revoke.is_some() {
             // Clients' requests have even ids here, those of the members themselves odd ones.
-            let is_own = request.header.is_some_and(|header| header.id % 2 == 1);
+            let is_own = request
+                .header
+                .as_ref()
+                .is_some_and(|header| header.id % 2 == 1);
             self.count(if is_own {
                 "lease expired"
             } else {
@@ -76,6 +88,11 @@ impl World {
         if request.compaction.is_some() {
             self.count("compaction done");
         }
+        if let Some(alarm) = &request.alarm {
+            let id = request.header.as_ref().map_or(request.id, |it| it.id);
+            self.judge_alarm(id, alarm)?;
+        }
+        Ok(())
     }
 
     /// A message is sent.

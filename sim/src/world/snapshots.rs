@@ -103,6 +103,10 @@ impl World {
             None => Ok(()),
             Some((_, Ok(image))) => {
                 self.count("snapshot received");
+                if self.corruption.is_altered(from) {
+                    self.count("snapshot of altered data");
+                    self.corruption.alter(to);
+                }
                 if !may_be_damaged {
                     self.judge_image(to, image.index().0, content)?;
                 }

@@ -120,19 +120,21 @@ impl World {
         self.raft
             .on_position(&mut self.facts, &mut self.ledger, member, position)?;
         let view = process.node.view();
-        state::check_revisions(
-            &mut self.facts,
-            &self.ledger,
-            member,
-            position.applied,
-            &view,
-        )?;
+        if !self.corruption.is_altered(member) {
+            state::check_revisions(
+                &mut self.facts,
+                &self.ledger,
+                member,
+                position.applied,
+                &view,
+            )?;
+        }
         self.images
             .check_applied(&mut self.facts, member, position.applied)?;
         if position.applied != before.applied {
             self.judge_configuration(member)?;
         }
-        self.mark_position(member, before, position);
+        self.mark_position(member, before, position)?;
         let Position {
             term,
             committed,
@@ -187,11 +189,12 @@ impl World {
                 self.want_checkpoint(member, job);
             }
             Output::Reply { ticket, result } => self.on_reply(member, ticket, result)?,
-            Output::GatherHashes { .. } | Output::Compared(_) => {
-                let detail =
-                    format!("{member:?} compares members, which this world never asks for");
-                return Err(Violation::new("contract.output", detail));
-            }
+            Output::GatherHashes {
+                number,
+                revision,
+                peers,
+            } => self.gather(member, number, revision, peers),
+            Output::Compared(findings) => self.judge_findings(member, &findings)?,
             Output::StoreAdvanced | Output::Peers(_) | Output::Token(_) => {}
             Output::Stop(_) if self.is_removed(member) => {
                 self.count("removed member said farewell");
@@ -289,6 +292,9 @@ impl World {
     }
 
     pub(super) fn audit_content(&mut self, member: MemberId) -> Result<(), Violation> {
+        if self.corruption.is_altered(member) {
+            return Ok(());
+        }
         let process = self.machines[&member]
             .process
             .as_ref()

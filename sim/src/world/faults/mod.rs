@@ -48,6 +48,11 @@ impl FaultState {
 }
 
 impl World {
+    /// For what can only be drawn when a fault happens.
+    pub(super) fn fault_stream(&mut self, number: usize) -> &mut Stream {
+        &mut self.faults[number].stream
+    }
+
     /// Queues the beginnings of all faults.
     pub(super) fn schedule_plan(&mut self) {
         for number in 0..self.options.plan.len() {
@@ -148,6 +153,7 @@ impl World {
             Kind::Transfer => self.transfer_leadership(member),
             Kind::LostDisk => return Ok(self.begin_replacement(member, true)),
             Kind::UpdateUrls => self.change_urls(member)?,
+            Kind::Alter(what) => return self.alter(number, member, *what),
             Kind::ReplaceMember => return Ok(self.begin_replacement(member, false)),
             Kind::ClockRate(rate) => {
                 let now_ns = self.now_ns;
@@ -317,6 +323,7 @@ fn needs_process(kind: &Kind) -> bool {
             | Kind::LossyLinks(_)
             | Kind::NarrowLinks(_)
             | Kind::Rot(_)
+            | Kind::Alter(_)
             | Kind::WallJump(_)
             | Kind::RollingRestart
             | Kind::PowerLossAll
