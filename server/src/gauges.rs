@@ -42,7 +42,7 @@ impl Member for Seen {
             db_bytes: i64::try_from(status.size_bytes).unwrap_or(i64::MAX),
             db_bytes_in_use: i64::try_from(status.size_in_use_bytes).unwrap_or(i64::MAX),
             revision: state.view.revision().0,
-            compact_revision: (compact_revision >= 0).then_some(compact_revision),
+            compact_revision,
             auth_revision: state.guard.rules.rules().revision(),
             keys: key_count(state),
             watch_streams: Some(watches.streams),

@@ -353,12 +353,38 @@ fn check_listeners(settings: &Settings) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// Asks for a defragmentation at the start.
+const DEFRAGMENT_FROM: &str = "bootstrap-defrag-threshold-megabytes";
+
+/// What etcd says of flags whose end is near, in its words.
+const DEPRECATED: [(&str, &str); 2] = [
+    (
+        "max-snapshots",
+        "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8.",
+    ),
+    (
+        "v2-deprecation",
+        "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is enforced, ignoring user \
+         input.",
+    ),
+];
+
 /// Nothing that was asked for may be left out silently.
 fn check_supported(settings: &Settings, notices: &mut Vec<Notice>) -> Result<(), ConfigError> {
     for flag in settings.set_flags() {
+        if let Some((_, message)) = DEPRECATED.iter().find(|(name, _)| *name == flag.name) {
+            notices.push(Notice::warn(message, Vec::new()));
+        }
         match flag.support {
             Support::NotYet if settings.is_changed(flag) => {
                 return Err(format!("--{} is not supported yet by this version", flag.name).into());
+            }
+            // In etcd's words, since tools look for them.
+            Support::NoEffect(reason) if flag.name == DEFRAGMENT_FROM => {
+                notices.push(Notice::info(
+                    "Skipping defragmentation",
+                    vec![("reason", reason.to_owned())],
+                ))
             }
             Support::NoEffect(reason) if settings.is_changed(flag) => notices.push(Notice::warn(
                 "flag has no effect",

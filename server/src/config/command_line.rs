@@ -58,12 +58,22 @@ pub(super) fn parse(arguments: &[String]) -> Result<CommandLine, String> {
                 let value = value.ok_or_else(|| format!("flag needs an argument: -{name}"))?;
                 settings
                     .set(flag, value)
-                    .map_err(|reason| format!("invalid value {value:?} for flag -{name}: {reason}"))
+                    .map_err(|reason| refusal(name, value, &reason))
             }
         };
         set?;
     }
     Ok(CommandLine::Flags(settings))
+}
+
+/// etcd takes a list for one flag whose values are named, and then names the one that it does not know once more.
+fn refusal(name: &str, value: &str, reason: &str) -> String {
+    let text = format!("invalid value {value:?} for flag -{name}: {reason}");
+    if name == "v2-deprecation" {
+        format!("{text} {value:?}")
+    } else {
+        text
+    }
 }
 
 #[cfg(test)]
@@ -159,6 +169,10 @@ mod tests {
             (
                 "--initial-cluster-state=s",
                 "invalid value \"s\" for flag -initial-cluster-state: invalid value",
+            ),
+            (
+                "--v2-deprecation=not-yet",
+                "invalid value \"not-yet\" for flag -v2-deprecation: invalid value \"not-yet\"",
             ),
             (
                 "--feature-gates=x=true",

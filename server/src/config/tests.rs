@@ -342,6 +342,27 @@ fn flags_without_effect_are_accepted_and_logged() {
 }
 
 #[test]
+fn what_etcd_says_of_flags_whose_end_is_near_is_said() {
+    let config = config(
+        "--name=a --data-dir=d --max-snapshots=10 --v2-deprecation=gone \
+         --bootstrap-defrag-threshold-megabytes=1000",
+    );
+    let said: Vec<_> = config
+        .notices
+        .iter()
+        .map(|notice| notice.message.as_str())
+        .collect();
+    for message in [
+        "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8.",
+        "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is enforced, ignoring user \
+         input.",
+        "Skipping defragmentation",
+    ] {
+        assert!(said.contains(&message), "{message}: {said:?}");
+    }
+}
+
+#[test]
 fn large_requests_and_quotas_are_warned_about() {
     let config = config(
         "--name=a --data-dir=d --max-request-bytes=10485761 --quota-backend-bytes=8589934593",

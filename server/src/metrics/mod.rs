@@ -237,8 +237,8 @@ pub struct Gauges {
     pub db_bytes_in_use: i64,
     /// The current revision.
     pub revision: i64,
-    /// The last compacted revision.
-    pub compact_revision: Option<i64>,
+    /// The last compacted revision; -1 when there was no compaction.
+    pub compact_revision: i64,
     /// The revision of users, roles and the switch.
     pub auth_revision: u64,
     /// Keys that exist.

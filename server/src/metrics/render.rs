@@ -291,16 +291,16 @@ impl Metrics {
             gauges.revision as f64,
         );
         out.gauge(
+            "etcd_debugging_mvcc_compact_revision",
+            "The revision of the last compaction, -1 before the first.",
+            gauges.compact_revision as f64,
+        );
+        out.gauge(
             "etcd_debugging_auth_revision",
             "The revision of users and roles.",
             gauges.auth_revision as f64,
         );
         let counts = [
-            (
-                "etcd_debugging_mvcc_compact_revision",
-                "The revision of the last compaction.",
-                gauges.compact_revision.map(|revision| revision as f64),
-            ),
             (
                 "etcd_debugging_mvcc_keys_total",
                 "Keys.",

@@ -130,7 +130,7 @@ fn used() -> (Metrics, Gauges) {
     let gauges = Gauges {
         leader_changes: Some(1),
         cluster_version: Some("3.7.0".to_owned()),
-        compact_revision: Some(1),
+        compact_revision: 1,
         keys: Some(1),
         watch_streams: Some(1),
         watchers: Some(1),

@@ -56,6 +56,14 @@ const FROM_10_MS_TO_655_S: Buckets = Buckets {
     unit: 1e-9,
 };
 
+/// Bounds from 100 ms to 410 s.
+const FROM_100_MS_TO_410_S: Buckets = Buckets {
+    bounds: &[
+        0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8, 409.6,
+    ],
+    unit: 1e-9,
+};
+
 /// Bounds from 100 ms to 820 s, shown in milliseconds.
 const FROM_100_MS_IN_MS: Buckets = Buckets {
     bounds: &[
@@ -125,6 +133,11 @@ pub struct WorkMetrics {
     /// Bytes written to the log.
     pub wal_bytes: Counter,
 
+    /// How long calls for a defragmentation took, which write a checkpoint.
+    defragmentation: Histogram,
+    /// Those that are under way.
+    defragmenting: Gauge,
+
     /// How long images took on their way to a client or a member, from when they were asked for.
     pub image_sent: Histogram,
     /// How long it took to store images that came.
@@ -152,6 +165,8 @@ impl Default for WorkMetrics {
             consensus_batch: Histogram::new(BATCHES),
             wal_batch: Histogram::new(BATCHES),
             wal_bytes: Counter::default(),
+            defragmentation: Histogram::new(FROM_100_MS_TO_410_S),
+            defragmenting: Gauge::default(),
             image_sent: Histogram::new(FROM_10_MS_TO_655_S),
             image_saved: Histogram::new(FROM_100_MS_TO_51_S),
             image_synced: Histogram::new(FROM_1_MS),
@@ -192,6 +207,20 @@ impl WorkMetrics {
         if applied.took > slow {
             self.slow_applies.increment();
         }
+    }
+
+    /// Notes that a defragmentation begins; it is under way until the note is dropped.
+    pub fn defragment(&self) -> Defragmenting<'_> {
+        self.defragmenting.add(1);
+        Defragmenting {
+            work: self,
+            began: Instant::now(),
+        }
+    }
+
+    /// How long defragmentations took, and how many are under way.
+    pub(super) fn defragmentations(&self) -> (HistogramSnapshot, i64) {
+        (self.defragmentation.snapshot(), self.defragmenting.value())
     }
 
     /// Notes that a learner was not promoted.
@@ -240,6 +269,26 @@ impl WorkMetrics {
         self.compaction_ended
             .set(since.map_or(0, |since| since.as_secs() as i64));
         Some(took)
+    }
+}
+
+/// A defragmentation that is under way.
+#[derive(Debug)]
+pub struct Defragmenting<'a> {
+    work: &'a WorkMetrics,
+    began: Instant,
+}
+
+impl Defragmenting<'_> {
+    /// It came to its end.
+    pub fn done(self) {
+        self.work.defragmentation.observe(self.began.elapsed());
+    }
+}
+
+impl Drop for Defragmenting<'_> {
+    fn drop(&mut self) {
+        self.work.defragmenting.add(-1);
     }
 }
 
@@ -295,6 +344,17 @@ mod tests {
         work.request_applied(&put(slow + Duration::from_millis(1)), slow);
         assert_eq!(work.apply_duration(0, true).count(), 2);
         assert_eq!(work.slow_applies.value(), 1);
+    }
+
+    #[test]
+    fn a_defragmentation_that_is_given_up_is_under_way_no_longer() {
+        let work = WorkMetrics::default();
+        let defragmenting = work.defragment();
+        assert_eq!(work.defragmentations().1, 1);
+        drop(defragmenting);
+        work.defragment().done();
+        let (durations, under_way) = work.defragmentations();
+        assert_eq!((durations.count(), under_way), (1, 0));
     }
 
     #[test]

@@ -107,7 +107,10 @@ impl maintenance_server::Maintenance for Maintenance {
         request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
         Caller::of(&request).require_admin().await?;
-        snapshot::checkpoint_now(&core::state()).await?;
+        let state = core::state();
+        let defragmenting = state.metrics.work.defragment();
+        snapshot::checkpoint_now(&state).await?;
+        defragmenting.done();
         // etcd sends no header here.
         Ok(Response::new(pb::DefragmentResponse { header: None }))
     }

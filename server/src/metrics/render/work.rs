@@ -180,6 +180,18 @@ impl Metrics {
     }
 
     fn write_images(&self, out: &mut Exposition) {
+        let (defragmentations, under_way) = self.work.defragmentations();
+        out.histogram(
+            "etcd_disk_backend_defrag_duration_seconds",
+            "How long calls for a defragmentation took, in seconds.",
+            &[],
+            &defragmentations,
+        );
+        out.gauge(
+            "etcd_disk_defrag_inflight",
+            "Defragmentations that are under way.",
+            under_way as f64,
+        );
         for (name, help, durations) in [
             (
                 "etcd_disk_backend_snapshot_duration_seconds",
