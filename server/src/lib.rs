@@ -18,6 +18,8 @@
 
 pub mod auth;
 mod bootstrap;
+#[cfg(not(madsim))]
+mod client_security;
 pub mod compactor;
 mod comparison;
 pub mod config;

@@ -20,9 +20,13 @@ use tracing::warn;
 
 use crate::auth::AuthOptionsError;
 use crate::bootstrap::{self, BootstrapError};
+#[cfg(not(madsim))]
+use crate::client_security::{self, ClientSide};
 use crate::comparison;
 use crate::config::{Config, Url};
 use crate::host::SharedDisk;
+#[cfg(not(madsim))]
+use crate::io::handshakes::{Gate, Handshakes};
 use crate::io::listener::{self, Bound};
 use crate::io::{Entry, IoCore, Traffic, assign};
 use crate::log::lines;
@@ -48,6 +52,10 @@ pub enum StartError {
     /// A listener of a kind that is not there yet.
     #[error("quorate: listening on {0} is not offered by this version")]
     NotOffered(String),
+    /// Clients cannot be recognised as it is asked for.
+    #[cfg(not(madsim))]
+    #[error("{0}")]
+    ClientSecurity(quorate_net::tls::TlsError),
     /// The data directory cannot be used.
     #[error("data directory {path}: {error}")]
     DataDirectory {
@@ -78,9 +86,20 @@ impl From<BootstrapError> for StartError {
 
 /// Everything that is bound before the disk is touched.
 struct Listeners {
-    /// Each with what it carries and the URL that it was made for.
-    clients: Vec<(Bound, Traffic, String)>,
+    clients: Vec<ClientListener>,
     peers: Vec<Bound>,
+}
+
+/// A socket for clients.
+struct ClientListener {
+    bound: Bound,
+    traffic: Traffic,
+    /// What it was made for; another URL may be for the same address.
+    url: Url,
+    /// Whether it carries plain text.
+    is_plain: bool,
+    /// Whether it carries TLS.
+    is_secure: bool,
 }
 
 impl Listeners {
@@ -97,21 +116,50 @@ impl Listeners {
             (&config.listen_metrics_urls, Traffic::Metrics),
         ] {
             for url in urls {
-                clients.push((bind(config, url).await?, traffic, url.to_string()));
+                add_client(config, &mut clients, url, traffic).await?;
             }
         }
         let mut peers = Vec::new();
         for url in &config.listen_peer_urls {
+            if url.scheme.is_tls() {
+                return Err(StartError::NotOffered(url.to_string()));
+            }
             peers.push(bind(config, url).await?);
         }
         Ok(Self { clients, peers })
     }
 }
 
-async fn bind(config: &Config, url: &Url) -> Result<Bound, StartError> {
-    if url.scheme.is_tls() {
+/// Binds a socket for clients, unless there is one that carries the other of plain text and TLS.
+async fn add_client(
+    config: &Config,
+    clients: &mut Vec<ClientListener>,
+    url: &Url,
+    traffic: Traffic,
+) -> Result<(), StartError> {
+    let is_secure = url.scheme.is_tls();
+    if cfg!(madsim) && is_secure {
         return Err(StartError::NotOffered(url.to_string()));
     }
+    let known = clients
+        .iter_mut()
+        .find(|known| known.traffic == traffic && known.url.address() == url.address());
+    if let Some(known) = known {
+        known.is_secure |= is_secure;
+        known.is_plain |= !is_secure;
+        return Ok(());
+    }
+    clients.push(ClientListener {
+        bound: bind(config, url).await?,
+        traffic,
+        url: url.clone(),
+        is_plain: !is_secure,
+        is_secure,
+    });
+    Ok(())
+}
+
+async fn bind(config: &Config, url: &Url) -> Result<Bound, StartError> {
     let address = url.address();
     #[cfg(not(madsim))]
     let bound = if url.scheme.is_unix() {
@@ -210,6 +258,8 @@ async fn run_on<D: SharedDisk>(
 ) -> Result<(), StartError> {
     let mut signals = Signals::listen()?;
     let log = log_options(config, tuning)?;
+    #[cfg(not(madsim))]
+    let security = client_security::open(config).map_err(StartError::ClientSecurity)?;
     let initialized = wal::exists(&disk, &log).map_err(BootstrapError::from)?;
     lines::data_directory(config, initialized);
     lines::starting(config, initialized);
@@ -234,7 +284,13 @@ async fn run_on<D: SharedDisk>(
     let serving = async {
         published(&member.state).await;
         lines::published(metadata.member, metadata.cluster, config);
-        let mut acceptors = accept(config, &member, listeners.clients)?;
+        let entries = member.cores.iter().map(IoCore::entry).collect();
+        let doors = Doors {
+            entries,
+            #[cfg(not(madsim))]
+            security,
+        };
+        let mut acceptors = accept(config, &member, listeners.clients, &doors)?;
         // They never end by themselves.
         while acceptors.join_next().await.is_some() {}
         Ok::<_, StartError>(())
@@ -270,39 +326,87 @@ async fn published(state: &Arc<ServerState>) {
     known.expect("the state lives as long as this borrow");
 }
 
+/// Through what clients come in.
+struct Doors {
+    entries: Vec<Entry>,
+    #[cfg(not(madsim))]
+    security: Option<ClientSide>,
+}
+
+/// Where the connections of one listener go.
+enum Door {
+    /// To a core, as they come.
+    Plain(Vec<Entry>),
+    /// To shake hands.
+    #[cfg(not(madsim))]
+    Secure(Handshakes, Gate),
+}
+
 /// Accepts clients from now on.
 fn accept(
     config: &Config,
     member: &Member,
-    listeners: Vec<(Bound, Traffic, String)>,
+    listeners: Vec<ClientListener>,
+    doors: &Doors,
 ) -> Result<JoinSet<()>, StartError> {
-    let entries: Vec<_> = member.cores.iter().map(IoCore::entry).collect();
     let mut acceptors = JoinSet::new();
     lines::ready_to_serve_client_requests();
-    for (listener, traffic, url) in listeners {
-        let address = listener.local_address()?;
-        let listener = Listener::adopt(listener)?;
-        acceptors.spawn(accept_forever(listener, traffic, entries.clone()));
+    #[cfg(not(madsim))]
+    let handshakes = match &doors.security {
+        Some(_) => Some(Handshakes::start(doors.entries.clone())?),
+        None => None,
+    };
+    for listener in listeners {
+        let ClientListener {
+            bound,
+            traffic,
+            url,
+            is_plain,
+            is_secure,
+        } = listener;
+        let address = bound.local_address()?;
+        let door = Door::Plain(doors.entries.clone());
+        #[cfg(not(madsim))]
+        let door = match (&handshakes, &doors.security) {
+            (Some(handshakes), Some(security)) if is_secure => {
+                Door::Secure(handshakes.clone(), security.gate(traffic, is_plain))
+            }
+            _ => door,
+        };
+        acceptors.spawn(accept_forever(Listener::adopt(bound)?, traffic, door));
         let carried = match traffic {
             Traffic::GrpcAndHttp => lines::Traffic::GrpcAndHttp,
             Traffic::Grpc => lines::Traffic::Grpc,
             Traffic::Http => lines::Traffic::Http,
             Traffic::Metrics => {
-                lines::serving_metrics(&url);
+                lines::serving_metrics(&url.to_string());
                 continue;
             }
         };
-        lines::serving_clients_insecurely(carried, &address);
+        if is_plain {
+            lines::serving_clients_insecurely(carried, &address);
+        }
+        if is_secure {
+            lines::serving_clients_securely(carried, &address);
+        }
     }
     lines::now_serving(member.state.member, config);
     Ok(acceptors)
 }
 
-async fn accept_forever(listener: Listener, traffic: Traffic, entries: Vec<Entry>) {
+async fn accept_forever(listener: Listener, traffic: Traffic, door: Door) {
     loop {
         let accepted = listener.accept().await;
         match accepted.and_then(|(stream, remote)| Ok((rt::detach(stream)?, remote))) {
-            Ok((stream, remote)) => assign(&entries, stream, remote, traffic),
+            Ok((stream, remote)) => match &door {
+                Door::Plain(entries) => assign(entries, stream, remote, traffic),
+                #[cfg(not(madsim))]
+                Door::Secure(handshakes, gate) => {
+                    handshakes
+                        .begin(stream, remote, traffic, gate.clone())
+                        .await;
+                }
+            },
             Err(error) => {
                 warn!(error = %error, "cannot accept a client connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -60,8 +60,8 @@ fn a_refused_configuration_is_logged_and_exits_with_1() {
     for (arguments, error) in [
         (["foo", "bar"], "\"foo\" is not a valid flag"),
         (
-            ["--cert-file", "a"],
-            "--cert-file is not supported yet by this version",
+            ["--discovery-srv", "a"],
+            "--discovery-srv is not supported yet by this version",
         ),
         (
             ["--heartbeat-interval", "0"],

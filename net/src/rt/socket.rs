@@ -232,6 +232,15 @@ impl Stream {
         }
     }
 
+    /// Writes of several buffers what there is room for.
+    #[cfg(not(madsim))]
+    pub fn try_write_vectored(&self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write_vectored(slices),
+            Self::Unix(stream) => stream.try_write_vectored(slices),
+        }
+    }
+
     /// Waits until there may be room.
     pub async fn writable(&self) -> io::Result<()> {
         match self {

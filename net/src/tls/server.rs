@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
@@ -21,6 +21,12 @@ use super::{names, suites};
 
 /// A client must have finished its handshake within this time.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client that is refused may take to read why.
+const PARTING_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How much it may still send meanwhile.
+const UNREAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Accepts TLS connections.
 #[derive(Clone, Debug)]
@@ -122,7 +128,13 @@ impl ServerTls {
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let acceptor = TlsAcceptor::from(Arc::clone(&self.config));
-        let stream = acceptor.accept(io).await?;
+        let stream = match acceptor.accept(io).into_fallible().await {
+            Ok(stream) => stream,
+            Err((error, io)) => {
+                part(io).await;
+                return Err(error);
+            }
+        };
         let shown = stream.get_ref().1.peer_certificates();
         let certificate = match shown.and_then(<[_]>::first) {
             Some(der) => Some(
@@ -143,6 +155,27 @@ impl ServerTls {
             certificate,
         })
     }
+}
+
+/// Lets a client that is refused read why: a socket that is closed with bytes unread takes back what it has sent.
+async fn part<IO>(mut io: IO)
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let parting = async {
+        io.shutdown().await?;
+        let mut unread = [0; 1024];
+        let mut left = UNREAD_BYTES_MAX;
+        while left > 0 {
+            match io.read(&mut unread).await? {
+                0 => break,
+                length => left = left.saturating_sub(length),
+            }
+        }
+        Ok::<_, io::Error>(())
+    };
+    // A client that is gone, or does not go, has had its chance.
+    let _ = tokio::time::timeout(PARTING_TIMEOUT, parting).await;
 }
 
 /// The certificate that the files hold now.

@@ -411,13 +411,7 @@ fn check_supported(settings: &Settings, notices: &mut Vec<Notice>) -> Result<(),
         )
         .into());
     }
-    let listen = [
-        "listen-peer-urls",
-        "listen-client-urls",
-        "listen-client-http-urls",
-        "listen-metrics-urls",
-    ];
-    for flag in listen.into_iter().chain(["initial-advertise-peer-urls"]) {
+    for flag in ["listen-peer-urls", "initial-advertise-peer-urls"] {
         let urls = settings.urls(flag);
         if let Some(url) = urls.iter().find(|url| url.scheme.is_tls()) {
             return Err(format!(

@@ -414,10 +414,6 @@ watch-progress-notify-interval: 60000000000
                 "invalid configuration file: keys with values are expected",
             ),
             (
-                "client-transport-security:\n  cert-file: a",
-                "--cert-file is not supported yet by this version",
-            ),
-            (
                 "peer-transport-security:\n  allowed-cn: [a]",
                 "--peer-cert-allowed-cn is not supported yet by this version",
             ),

@@ -13,6 +13,8 @@
 
 mod bootstrap;
 mod checks;
+#[cfg(not(madsim))]
+mod client_security;
 mod command_line;
 #[cfg(test)]
 mod documentation;
@@ -31,6 +33,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::bootstrap::{default_host, resolve};
+#[cfg(not(madsim))]
+pub use self::client_security::ClientSecurity;
 pub use self::flags::Support;
 pub use self::gates::{FeatureGates, GATES, Gate, Stage};
 pub use self::help::version_text;
@@ -120,6 +124,9 @@ pub struct Config {
     pub grpc_keepalive_interval: Option<Duration>,
     /// `--grpc-keepalive-timeout`; none is forever.
     pub grpc_keepalive_timeout: Option<Duration>,
+    /// TLS with clients.
+    #[cfg(not(madsim))]
+    pub client_security: ClientSecurity,
     /// `--raft-read-timeout`, at least 5 s.
     pub raft_read_timeout: Duration,
     /// `--raft-write-timeout`, at least 5 s.
@@ -416,6 +423,8 @@ impl Config {
                 .expect("the table bounds it"),
             grpc_keepalive_interval: positive(settings.duration("grpc-keepalive-interval")),
             grpc_keepalive_timeout: positive(settings.duration("grpc-keepalive-timeout")),
+            #[cfg(not(madsim))]
+            client_security: ClientSecurity::new(settings)?,
             raft_read_timeout: peer_timeout(settings.duration("raft-read-timeout")),
             raft_write_timeout: peer_timeout(settings.duration("raft-write-timeout")),
             socket_reuse_port: settings.bool("socket-reuse-port"),

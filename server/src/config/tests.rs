@@ -290,7 +290,6 @@ fn what_is_not_there_yet_is_refused_unless_it_asks_for_the_default() {
         );
     }
     for (line, flag) in [
-        ("--cert-file=a --key-file=b", "cert-file"),
         ("--discovery-srv=example.com", "discovery-srv"),
         ("--enable-pprof", "enable-pprof"),
         (

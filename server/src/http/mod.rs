@@ -45,6 +45,8 @@ pub trait Member {
 pub enum Surface {
     /// `--listen-client-urls` or `--listen-client-http-urls`.
     Client,
+    /// The same by TLS, where any host may be named.
+    SecureClient,
     /// `--listen-metrics-urls`.
     Metrics,
 }
@@ -99,7 +101,7 @@ impl Pages {
         if surface == Surface::Metrics {
             return self.page(surface, request, member).await;
         }
-        if let Some(refused) = self.refuse_host(request) {
+        if let Some(refused) = self.refuse_host(surface, request) {
             return refused;
         }
         let mut answer = match request.method() {
@@ -113,11 +115,12 @@ impl Pages {
     /// Answers a request for [`Pages::takes_call`].
     pub(crate) async fn answer_call(
         &self,
+        surface: Surface,
         request: Request<Incoming>,
         services: &Arc<Services>,
         body_bytes_max: usize,
     ) -> Response<Body> {
-        if let Some(refused) = self.refuse_host(&request) {
+        if let Some(refused) = self.refuse_host(surface, &request) {
             return refused.map(Body::new);
         }
         let asked = request.headers().clone();
@@ -136,9 +139,9 @@ impl Pages {
     }
 
     /// The answer to a request for a host that the whitelist does not have.
-    fn refuse_host<B>(&self, request: &Request<B>) -> Option<Answer> {
+    fn refuse_host<B>(&self, surface: Surface, request: &Request<B>) -> Option<Answer> {
         let host = host_name(request);
-        if allows(&self.shared.host_whitelist, host) {
+        if surface == Surface::SecureClient || allows(&self.shared.host_whitelist, host) {
             return None;
         }
         warn!(
@@ -155,7 +158,7 @@ impl Pages {
         member: &impl Member,
     ) -> Answer {
         let path = request.uri().path();
-        let on_client = surface == Surface::Client;
+        let on_client = surface != Surface::Metrics;
         if path == "/metrics" {
             return self.metrics(member);
         }
@@ -219,6 +222,14 @@ impl Pages {
         let headers = HeaderValue::from_static("accept, content-type, authorization");
         answered.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, headers);
     }
+}
+
+/// The answer to a JSON call of a client whose certificate names a user: the gateway would not pass the name on.
+pub(crate) fn refuse_name() -> Response<Full<Bytes>> {
+    error(
+        StatusCode::BAD_REQUEST,
+        "CommonName of client sending a request against gateway will be ignored and not used as expected",
+    )
 }
 
 fn version(member: &impl Member) -> Answer {

@@ -19,17 +19,17 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use quorate_net::rt::{Remote, Stream, Timer};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::watch;
 use tonic::body::Body;
 use tracing::debug;
 
 use super::socket::Coalesced;
 use super::streams::{Spawner, WithStreams};
-use super::{Traffic, core};
+use super::{Opening, Traffic, Visitor, core};
 use crate::gauges::Seen;
-use crate::http::Surface;
-use crate::services::{Answering, Services};
+use crate::http::{Surface, refuse_name};
+use crate::services::{Answering, CertificateName, Services};
 
 /// What every HTTP/2 client sends first.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -48,9 +48,10 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Serves a client until it leaves or `closing` becomes true.
 pub(super) async fn serve(
-    mut stream: Stream,
+    stream: Stream,
     remote: Remote,
     kind: Traffic,
+    opening: Opening,
     services: Arc<Services>,
     closing: watch::Receiver<bool>,
 ) {
@@ -58,7 +59,13 @@ pub(super) async fn serve(
         debug!(remote = %remote, error = %error, "client connection is gone");
         return;
     }
-    let sniffed = tokio::time::timeout(HEADER_TIMEOUT, sniff(&mut stream)).await;
+    let Opening {
+        read_ahead,
+        session,
+        visitor,
+    } = opening;
+    let mut io = Coalesced::new(stream, session);
+    let sniffed = tokio::time::timeout(HEADER_TIMEOUT, sniff(&mut io, &read_ahead)).await;
     let (read_ahead, is_http2) = match sniffed {
         Ok(Ok(sniffed)) => sniffed,
         Ok(Err(error)) => {
@@ -67,20 +74,24 @@ pub(super) async fn serve(
         }
         Err(_) => return,
     };
-    let io = TokioIo::new(Coalesced::new(stream, read_ahead, is_http2));
+    let io = TokioIo::new(io.reread(read_ahead, is_http2));
     let result = if is_http2 {
-        serve_http2(io, kind, services, closing).await
+        serve_http2(io, kind, visitor, services, closing).await
     } else {
-        serve_http1(io, kind, services, closing).await
+        serve_http1(io, kind, visitor, services, closing).await
     };
     if let Err(error) = result {
         debug!(remote = %remote, error = %error, "client connection ended");
     }
 }
 
-/// Reads until it is clear which protocol the client speaks.
-async fn sniff(stream: &mut Stream) -> std::io::Result<(Bytes, bool)> {
+/// Reads on from `read_ahead` until it is clear which protocol the client speaks.
+async fn sniff(
+    stream: &mut (impl AsyncRead + Unpin),
+    read_ahead: &[u8],
+) -> std::io::Result<(Bytes, bool)> {
     let mut first = BytesMut::with_capacity(16 * 1024);
+    first.extend_from_slice(read_ahead);
     loop {
         if stream.read_buf(&mut first).await? == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
@@ -98,6 +109,7 @@ async fn sniff(stream: &mut Stream) -> std::io::Result<(Bytes, bool)> {
 async fn serve_http2(
     io: TokioIo<Coalesced>,
     kind: Traffic,
+    visitor: Visitor,
     services: Arc<Services>,
     mut closing: watch::Receiver<bool>,
 ) -> Result<(), hyper::Error> {
@@ -113,7 +125,7 @@ async fn serve_http2(
         .keep_alive_timeout(limits.keepalive_timeout.unwrap_or(FOREVER))
         .serve_connection(
             io,
-            service_fn(move |request| answer_http2(kind, &services, request)),
+            service_fn(move |request| answer_http2(kind, &visitor, &services, request)),
         );
     let mut connection = WithStreams::new(connection, spawner);
     match select(&mut connection, pin!(closing.wait_for(|closing| *closing))).await {
@@ -127,19 +139,26 @@ async fn serve_http2(
 /// gRPC goes to the services, anything else to the pages.
 fn answer_http2(
     kind: Traffic,
+    visitor: &Visitor,
     services: &Arc<Services>,
-    request: http::Request<Incoming>,
+    mut request: http::Request<Incoming>,
 ) -> Either<Answering, Page> {
     let is_grpc = request
         .headers()
         .get(http::header::CONTENT_TYPE)
         .is_some_and(|content| content.as_bytes().starts_with(b"application/grpc"));
     match kind {
-        Traffic::GrpcAndHttp | Traffic::Grpc if is_grpc => Either::Left(services.call(request)),
+        Traffic::GrpcAndHttp | Traffic::Grpc if is_grpc => {
+            if let Some(user) = &visitor.user {
+                let name = CertificateName(Arc::clone(user));
+                request.extensions_mut().insert(name);
+            }
+            Either::Left(services.call(request))
+        }
         _ => {
-            let services = Arc::clone(services);
+            let (visitor, services) = (visitor.clone(), Arc::clone(services));
             Either::Right(Box::pin(async move {
-                Ok(answer_http(kind, &services, request).await)
+                Ok(answer_http(kind, &visitor, &services, request).await)
             }))
         }
     }
@@ -148,17 +167,18 @@ fn answer_http2(
 async fn serve_http1(
     io: TokioIo<Coalesced>,
     kind: Traffic,
+    visitor: Visitor,
     services: Arc<Services>,
     mut closing: watch::Receiver<bool>,
 ) -> Result<(), hyper::Error> {
-    let services = &services;
+    let (visitor, services) = (&visitor, &services);
     let connection = http1::Builder::new()
         .timer(Timer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .serve_connection(
             io,
             service_fn(move |request| async move {
-                Ok::<_, Infallible>(answer_http(kind, services, request).await)
+                Ok::<_, Infallible>(answer_http(kind, visitor, services, request).await)
             }),
         );
     let mut connection = pin!(connection);
@@ -177,20 +197,25 @@ async fn serve_http1(
 
 async fn answer_http(
     kind: Traffic,
+    visitor: &Visitor,
     services: &Arc<Services>,
     request: http::Request<Incoming>,
 ) -> http::Response<Body> {
     let surface = match kind {
+        Traffic::GrpcAndHttp | Traffic::Http if visitor.is_secure => Surface::SecureClient,
         Traffic::GrpcAndHttp | Traffic::Http => Surface::Client,
         Traffic::Metrics => Surface::Metrics,
         Traffic::Grpc => return not_found(),
     };
     let state = core::state();
-    if surface == Surface::Client && state.pages.takes_call(request.uri().path()) {
+    if surface != Surface::Metrics && state.pages.takes_call(request.uri().path()) {
+        if visitor.user.is_some() && state.guard.rules.is_enabled() {
+            return refuse_name().map(Body::new);
+        }
         let json_bytes_max = JSON_OVERHEAD * state.limits.receive_bytes_max();
         return state
             .pages
-            .answer_call(request, services, json_bytes_max)
+            .answer_call(surface, request, services, json_bytes_max)
             .await;
     }
     // The pages look at no body.

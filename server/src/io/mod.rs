@@ -6,10 +6,13 @@
 
 mod connection;
 pub(crate) mod core;
+#[cfg(not(madsim))]
+pub mod handshakes;
 pub(crate) mod home;
 pub mod listener;
 pub mod mailbox;
 mod requests;
+mod session;
 mod socket;
 mod streams;
 #[cfg(test)]
@@ -20,12 +23,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use quorate_net::rt::{self, Detached, JoinSet, Remote};
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
 pub use self::core::CoreParts;
 use self::home::Home;
+use self::session::Session;
 use crate::host::{Runtime, Thread};
 use crate::services::Services;
 
@@ -38,6 +43,26 @@ struct Accepted {
     stream: Detached,
     remote: Remote,
     kind: Traffic,
+    opening: Opening,
+}
+
+/// What is known of a connection before its core has it; by default nothing, in plain text.
+#[derive(Debug, Default)]
+struct Opening {
+    /// Bytes that were read to see what it is.
+    read_ahead: Bytes,
+    /// Its keys, after a handshake.
+    session: Option<Session>,
+    visitor: Visitor,
+}
+
+/// Who is at the other end, by its handshake.
+#[derive(Clone, Debug, Default)]
+struct Visitor {
+    /// Whether there was one.
+    is_secure: bool,
+    /// The user that the client's certificate names.
+    user: Option<Arc<str>>,
 }
 
 /// What a listener carries.
@@ -100,6 +125,11 @@ impl IoCore {
 
 /// Gives a connection to the core with the fewest.
 pub fn assign(entries: &[Entry], stream: Detached, remote: Remote, kind: Traffic) {
+    enter(entries, stream, remote, kind, Opening::default());
+}
+
+/// Gives a connection that has begun to the core with the fewest.
+fn enter(entries: &[Entry], stream: Detached, remote: Remote, kind: Traffic, opening: Opening) {
     let entry = entries
         .iter()
         .min_by_key(|entry| entry.live.load(Ordering::Relaxed))
@@ -110,6 +140,7 @@ pub fn assign(entries: &[Entry], stream: Detached, remote: Remote, kind: Traffic
         stream,
         remote,
         kind,
+        opening,
     });
 }
 
@@ -143,6 +174,7 @@ async fn carry(
             stream,
             remote,
             kind,
+            opening,
         } = tokio::select! {
             accepted = accepted.recv() => match accepted {
                 Some(accepted) => accepted,
@@ -163,7 +195,7 @@ async fn carry(
         let (services, closing) = (Arc::clone(&services), closing.clone());
         tasks.spawn(home.run(async move {
             let _live = live;
-            connection::serve(stream, remote, kind, services, closing).await;
+            connection::serve(stream, remote, kind, opening, services, closing).await;
         }));
     }
     let ended = async { while tasks.join_next().await.is_some() {} };

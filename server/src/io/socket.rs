@@ -4,18 +4,21 @@
 //! nothing; the tick, which runs after all connections that were ready, writes each dirty buffer with one system
 //! call. A socket that does not take it all is written on by a task of its own. Above a bound the writer waits, so
 //! that a slow client costs a bounded amount of memory.
+//!
+//! With TLS it is the tick that makes records of what waits: as few and as large as they can be.
 
 use std::io;
 use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use quorate_net::rt::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::core;
+use super::session::Session;
 use crate::metrics::{CoreMetrics, Counter};
 
 /// A writer with this much waiting must wait itself.
@@ -34,6 +37,8 @@ pub(super) struct Socket {
 #[derive(Debug, Default)]
 struct Outgoing {
     waiting: BytesMut,
+    /// Makes records of what waits, and keeps those that the socket did not take; none in plain text.
+    session: Option<Session>,
     /// In the core's list of dirty sockets, or held by a draining task: somebody will write `waiting`.
     scheduled: bool,
     /// Who waits for room in the buffer, or for it to be empty.
@@ -52,7 +57,7 @@ impl Socket {
         } else {
             None
         };
-        if outgoing.waiting.is_empty() {
+        if outgoing.is_over() {
             outgoing.scheduled = false;
         } else {
             tokio::spawn(drain_slowly(Arc::clone(self)));
@@ -65,10 +70,10 @@ impl Socket {
 
     /// Writes as much as the socket takes now; a failure drops the rest and is kept for the writer.
     fn drain(&self, outgoing: &mut Outgoing) {
-        while !outgoing.waiting.is_empty() {
-            match self.stream.try_write(&outgoing.waiting) {
+        while !outgoing.is_over() {
+            match outgoing.write_to(&self.stream) {
                 Ok(0) => outgoing.fail(io::ErrorKind::WriteZero),
-                Ok(written) => outgoing.waiting.advance(written),
+                Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => outgoing.fail(error.kind()),
@@ -79,12 +84,42 @@ impl Socket {
         }
     }
 
+    /// Has the tick write what there is, unless somebody does already.
+    fn schedule(self: &Arc<Self>, mut outgoing: MutexGuard<'_, Outgoing>) {
+        if !mem::replace(&mut outgoing.scheduled, true) {
+            drop(outgoing);
+            core::with(|core| core.schedule_write(Arc::clone(self)));
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Outgoing> {
         self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Outgoing {
+    /// Whether nothing is left to be written, or nothing can be.
+    fn is_over(&self) -> bool {
+        self.failed.is_some()
+            || (self.waiting.is_empty()
+                && self
+                    .session
+                    .as_ref()
+                    .is_none_or(|session| !session.wants_write()))
+    }
+
+    /// Writes some of what waits; gives how many bytes the socket took.
+    fn write_to(&mut self, stream: &Stream) -> io::Result<usize> {
+        let Some(session) = &mut self.session else {
+            let written = stream.try_write(&self.waiting)?;
+            self.waiting.advance(written);
+            return Ok(written);
+        };
+        let encrypted = session.encrypt(&self.waiting)?;
+        self.waiting.advance(encrypted);
+        session.send(stream)
+    }
+
     fn fail(&mut self, kind: io::ErrorKind) {
         self.failed = Some(kind);
         self.waiting.clear();
@@ -105,15 +140,15 @@ async fn drain_slowly(socket: Arc<Socket>) {
         } else {
             None
         };
-        let empty = outgoing.waiting.is_empty();
-        if empty {
+        let over = outgoing.is_over();
+        if over {
             outgoing.scheduled = false;
         }
         drop(outgoing);
         if let Some(blocked) = blocked {
             blocked.wake();
         }
-        if empty {
+        if over {
             return;
         }
     }
@@ -127,18 +162,74 @@ pub(super) struct Coalesced {
     read_ahead: Bytes,
     /// Whether its bytes are those of a gRPC client, which are counted.
     is_grpc: bool,
+    /// Whether the socket carries TLS.
+    is_session: bool,
 }
 
 impl Coalesced {
-    pub(super) fn new(stream: Stream, read_ahead: Bytes, is_grpc: bool) -> Self {
+    /// With a session if its bytes are TLS.
+    pub(super) fn new(stream: Stream, session: Option<Session>) -> Self {
+        let is_session = session.is_some();
+        let outgoing = Outgoing {
+            session,
+            ..Outgoing::default()
+        };
         let socket = Socket {
             stream,
-            outgoing: Mutex::new(Outgoing::default()),
+            outgoing: Mutex::new(outgoing),
         };
         Self {
             socket: Arc::new(socket),
-            read_ahead,
-            is_grpc,
+            read_ahead: Bytes::new(),
+            is_grpc: false,
+            is_session,
+        }
+    }
+
+    /// Begins anew with what was read to tell one protocol from the other.
+    pub(super) fn reread(mut self, read_ahead: Bytes, is_grpc: bool) -> Self {
+        (self.read_ahead, self.is_grpc) = (read_ahead, is_grpc);
+        self
+    }
+
+    /// Reads in plain text.
+    fn poll_read_plain(
+        &self,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.socket.stream.poll_read_ready(context))?;
+            match self.socket.stream.try_read(into.initialize_unfilled()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+
+    /// Reads what a session makes of the records that have arrived.
+    fn poll_read_session(
+        &self,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let mut outgoing = self.socket.lock();
+            let session = outgoing.session.as_mut().expect("it was looked at before");
+            match session.read(into.initialize_unfilled()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return Poll::Ready(other),
+            }
+            ready!(self.socket.stream.poll_read_ready(context))?;
+            let received = session.receive(&self.socket.stream);
+            // Some records are answered: a new key is, and nonsense is.
+            if session.wants_write() {
+                self.socket.schedule(outgoing);
+            }
+            match received {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => _ = other?,
+            }
         }
     }
 
@@ -166,9 +257,8 @@ impl Coalesced {
             appended += slice.len();
         }
         self.count(|core| &core.client_sent_bytes, appended);
-        if appended > 0 && !mem::replace(&mut outgoing.scheduled, true) {
-            drop(outgoing);
-            core::with(|core| core.schedule_write(Arc::clone(&self.socket)));
+        if appended > 0 {
+            self.socket.schedule(outgoing);
         }
         Poll::Ready(Ok(appended))
     }
@@ -186,22 +276,14 @@ impl AsyncRead for Coalesced {
             self.count(|core| &core.client_received_bytes, length);
             return Poll::Ready(Ok(()));
         }
-        loop {
-            match self.socket.stream.poll_read_ready(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Ready(Ok(())) => {}
-            }
-            match self.socket.stream.try_read(into.initialize_unfilled()) {
-                Ok(length) => {
-                    into.advance(length);
-                    self.count(|core| &core.client_received_bytes, length);
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
+        let length = if self.is_session {
+            ready!(self.poll_read_session(context, into))?
+        } else {
+            ready!(self.poll_read_plain(context, into))?
+        };
+        into.advance(length);
+        self.count(|core| &core.client_received_bytes, length);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -240,9 +322,20 @@ impl AsyncWrite for Coalesced {
             return Poll::Ready(Err(kind.into()));
         }
         self.socket.drain(&mut outgoing);
-        if !outgoing.waiting.is_empty() {
+        // The last word: nothing that waits could be encrypted after it.
+        if let Outgoing {
+            waiting,
+            session: Some(session),
+            ..
+        } = &mut *outgoing
+            && waiting.is_empty()
+        {
+            session.say_goodbye();
+            self.socket.drain(&mut outgoing);
+        }
+        if !outgoing.is_over() {
             outgoing.blocked = Some(context.waker().clone());
-            assert!(outgoing.scheduled, "what waits has a writer");
+            self.socket.schedule(outgoing);
             return Poll::Pending;
         }
         drop(outgoing);

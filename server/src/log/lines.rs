@@ -137,13 +137,25 @@ pub fn ready_to_serve_client_requests() {
     info!("ready to serve client requests");
 }
 
+impl Traffic {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::GrpcAndHttp => "grpc+http",
+            Self::Grpc => "grpc",
+            Self::Http => "http",
+        }
+    }
+}
+
+/// A client listener is open, for TLS.
+pub fn serving_clients_securely(traffic: Traffic, address: &str) {
+    let traffic = traffic.as_str();
+    info!(traffic, address, "serving client traffic securely");
+}
+
 /// A client listener is open, in plain text.
 pub fn serving_clients_insecurely(traffic: Traffic, address: &str) {
-    let traffic = match traffic {
-        Traffic::GrpcAndHttp => "grpc+http",
-        Traffic::Grpc => "grpc",
-        Traffic::Http => "http",
-    };
+    let traffic = traffic.as_str();
     info!(
         traffic,
         address, "serving client traffic insecurely; this is strongly discouraged!"

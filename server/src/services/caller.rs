@@ -4,11 +4,13 @@
 //! checked here: first the rules, then the read, then once more that the rules are the same, so that nothing is shown
 //! that a change had forbidden before it was written.
 
+use std::sync::Arc;
+
 use quorate_core::auth::{Identity, Rules};
 use quorate_core::boundary::{Request as NodeRequest, Response as Answer};
 use quorate_core::error::RequestError;
 use quorate_core::types::{Index, LeaseId};
-use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Request, Status};
 
 use super::{mismatch, status};
@@ -21,12 +23,19 @@ const TOKEN_KEYS: [&str; 2] = ["token", "authorization"];
 /// May stand before a token.
 const BEARER: &str = "Bearer ";
 
+/// Says that a call came through a JSON gateway, whose certificate is not its caller's.
+const GATEWAY_KEY: &str = "grpcgateway-accept";
+
+/// Goes with a request whose client has shown a certificate that names a user.
+#[derive(Clone, Debug)]
+pub(crate) struct CertificateName(pub(crate) Arc<str>);
+
 /// What a call shows of its maker.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Caller {
     token: Option<MetadataValue<Ascii>>,
     /// The common name of the client's certificate.
-    certificate: Option<String>,
+    certificate: Option<Arc<str>>,
 }
 
 /// A read that was allowed at this auth revision; 0 is that of nobody, when auth was off.
@@ -45,7 +54,7 @@ impl Caller {
                 .iter()
                 .find_map(|key| metadata.get(*key))
                 .cloned(),
-            certificate: certificate_name(metadata),
+            certificate: certificate_name(request),
         }
     }
 
@@ -77,8 +86,8 @@ impl Caller {
         }
         let Some(token) = &self.token else {
             let revision = state.guard.rules.rules().revision();
-            let known = |user: &String| Identity {
-                user: user.clone(),
+            let known = |user: &Arc<str>| Identity {
+                user: user.as_ref().into(),
                 revision,
             };
             return Ok(self.certificate.as_ref().map(known));
@@ -157,10 +166,10 @@ impl Permit {
     }
 }
 
-/// Connections carry no certificates yet. The JSON gateway's own would never be its caller's name: calls with
-/// `grpcgateway-accept` have none.
-fn certificate_name(_metadata: &MetadataMap) -> Option<String> {
-    None
+fn certificate_name<T>(request: &Request<T>) -> Option<Arc<str>> {
+    let CertificateName(name) = request.extensions().get()?;
+    let is_callers = !request.metadata().contains_key(GATEWAY_KEY);
+    is_callers.then(|| Arc::clone(name))
 }
 
 /// A token that another member knows already: this one has yet to apply its login. The token names the entry before.

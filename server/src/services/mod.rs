@@ -45,6 +45,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::Service as _;
 
+pub(crate) use self::caller::CertificateName;
 pub(crate) use self::cluster::promote_for;
 pub(crate) use self::kv::compact_here;
 use self::measure::Call;

@@ -1,8 +1,10 @@
 //! Real processes, alone and as a cluster, through their gRPC API and their signals.
 
 mod auth;
+mod authority;
 mod backup;
 mod changes;
+mod client_security;
 mod concurrency;
 mod corruption;
 mod downgrade;
