@@ -2,12 +2,13 @@
 //!
 //! Everything here drives two servers with the same requests and compares: what they answer (`differential`), how
 //! fast they do it (`compare`), what is left after crashes (`kill`), after a whole life of a cluster (`lifecycle`) and
-//! after a move from one to the other (`migrate`). It never contains an expected number; the other server is the measure.
+//! after a move from one to the other (`migrate`), and what hostile clients do to them (`hostile`). It never contains an expected number; the other server is the measure.
 
 mod cluster;
 mod compare;
 mod differential;
 mod fleet;
+mod hostile;
 mod kill;
 mod lifecycle;
 mod migrate;
@@ -39,6 +40,8 @@ enum Command {
     Kill(kill::Options),
     /// Takes a cluster under load through growth, replacements, cuts, full quotas and shrinking, beside a real etcd.
     Lifecycle(lifecycle::Options),
+    /// Lets hostile clients at one member that others use, and shows what it costs them.
+    Hostile(hostile::Options),
     /// Replaces a running etcd cluster by Quorate, one member at a time under load, and back.
     Migrate(migrate::Options),
 }
@@ -51,6 +54,7 @@ async fn main() -> ExitCode {
         Command::Load(options) => compare::load::run(&options),
         Command::Kill(options) => kill::run(options).await,
         Command::Lifecycle(options) => lifecycle::run(options).await,
+        Command::Hostile(options) => hostile::run(&options).await,
         Command::Migrate(options) => migrate::run(&options).await,
     };
     match outcome {

@@ -6,7 +6,7 @@
 
 pub(crate) mod load;
 mod ordinary;
-mod process;
+pub(crate) mod process;
 mod raw;
 mod report;
 mod work;

@@ -21,7 +21,7 @@ pub(super) fn cpu_seconds(process: u32) -> f64 {
 }
 
 /// Resident memory in bytes without mapped files: what the process itself holds.
-pub(super) fn resident_bytes(process: u32) -> (u64, u64) {
+pub(crate) fn resident_bytes(process: u32) -> (u64, u64) {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let field = |name: &str| {
         let line = status.lines().find(|line| line.starts_with(name));
