@@ -56,6 +56,18 @@ impl Limits {
     /// etcd takes messages of this much more than `--max-request-bytes`, for what is not the entry.
     const RECEIVE_OVERHEAD: usize = 512 * 1024;
 
+    /// Streams of one connection where the flag sets no limit, as by default. Clients are told, and wait. etcd takes any
+    /// number, so that one connection can fill its memory with calls that are begun and never sent.
+    const STREAMS_MAX: u32 = 16_384;
+
+    /// The streams that one HTTP/2 connection may have open.
+    pub fn streams_max(&self) -> u32 {
+        match self.concurrent_streams_max {
+            u32::MAX => Self::STREAMS_MAX,
+            limited => limited,
+        }
+    }
+
     /// The largest gRPC message that is decoded.
     pub fn receive_bytes_max(&self) -> usize {
         self.request_bytes_max + Self::RECEIVE_OVERHEAD

@@ -17,6 +17,9 @@ const PACE: Duration = Duration::from_millis(10);
 /// What is there to be read: so many values of so many bytes.
 const FILLED: (usize, usize) = (80, 100_000);
 
+/// No call takes longer: it is given up before.
+const LATENCY_MAX_US: u64 = 60_000_000;
+
 /// How long calls took.
 pub(super) struct Latencies {
     histogram: Histogram<u64>,
@@ -26,7 +29,8 @@ pub(super) struct Latencies {
 
 impl Latencies {
     fn new() -> Self {
-        let histogram = Histogram::new(3).expect("three digits are possible");
+        let histogram = Histogram::new_with_bounds(1, LATENCY_MAX_US, 3);
+        let histogram = histogram.expect("three digits are possible");
         Self {
             histogram,
             calls: 0,
@@ -122,7 +126,9 @@ impl Victims {
             let mut sum = sum.borrow_mut();
             sum.calls += 1;
             match answer {
-                Ok(Ok(())) => sum.histogram.saturating_record(began.elapsed().as_micros() as u64),
+                Ok(Ok(())) => sum
+                    .histogram
+                    .saturating_record(began.elapsed().as_micros() as u64),
                 _ => sum.failed += 1,
             }
         }

@@ -86,7 +86,11 @@ pub(super) fn whole_call(stream: u32, path: &str, bytes: &[u8]) -> Vec<u8> {
     let framed = message(bytes);
     let mut pieces = framed.chunks(16 * 1024).peekable();
     while let Some(piece) = pieces.next() {
-        let flags = if pieces.peek().is_none() { END_STREAM } else { 0 };
+        let flags = if pieces.peek().is_none() {
+            END_STREAM
+        } else {
+            0
+        };
         frames.extend(frame(DATA, flags, stream, piece));
     }
     frames

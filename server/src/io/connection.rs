@@ -118,7 +118,7 @@ async fn serve_http2(
     let spawner = Spawner::default();
     let connection = http2::Builder::new(spawner.clone())
         .timer(Timer::new())
-        .max_concurrent_streams(limits.concurrent_streams_max)
+        .max_concurrent_streams(limits.streams_max())
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
         .keep_alive_interval(limits.keepalive_interval)

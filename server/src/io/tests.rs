@@ -233,6 +233,31 @@ async fn garbage_ends_its_own_connection_only() {
     client.put(put(10)).await.expect("the others go on");
 }
 
+/// The value of a setting (RFC 9113, section 6.5.2) that the server tells its clients.
+async fn setting(echo: &Echo, wanted: u16) -> Option<u32> {
+    let mut stream = tokio::net::TcpStream::connect(echo.address)
+        .await
+        .expect("it listens");
+    let settings = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    stream.write_all(settings).await.expect("it reads");
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await.expect("it answers");
+    assert_eq!(head[3], 4, "its settings come first");
+    let mut payload = vec![0; usize::from(head[2])];
+    stream.read_exact(&mut payload).await.expect("all of them");
+    payload.chunks(6).find_map(|setting| {
+        let (name, value) = setting.split_at(2);
+        let value = value.try_into().expect("four bytes");
+        (name == wanted.to_be_bytes()).then(|| u32::from_be_bytes(value))
+    })
+}
+
+#[tokio::test]
+async fn the_streams_of_a_connection_are_limited_without_a_flag() {
+    let max_concurrent_streams = setting(&Echo::start(1), 3).await;
+    assert_eq!(max_concurrent_streams, Some(16_384));
+}
+
 #[tokio::test]
 async fn http1_is_told_from_http2() {
     let echo = Echo::start(1);

@@ -102,7 +102,9 @@ fn prefixed(compressed: u8, length: u32) -> Vec<u8> {
 
 /// A transaction in a transaction, and so on. The fields are `success` and `request_txn`.
 fn nested(depth: usize) -> Vec<u8> {
-    (0..depth).fold(Vec::new(), |inner, _| wire::field(2, &wire::field(4, &inner)))
+    (0..depth).fold(Vec::new(), |inner, _| {
+        wire::field(2, &wire::field(4, &inner))
+    })
 }
 
 fn wide(operations: usize) -> Vec<u8> {
@@ -146,7 +148,9 @@ async fn ranges(mut stream: TcpStream) -> io::Result<()> {
     let window = frame(wire::WINDOW_UPDATE, 0, 0, &more.to_be_bytes());
     stream.write_all(&window).await?;
     for number in (1..).step_by(2).take(20) {
-        stream.write_all(&whole_call(number, RANGE, &everything())).await?;
+        stream
+            .write_all(&whole_call(number, RANGE, &everything()))
+            .await?;
         until_trailers(&mut stream).await?;
     }
     Ok(())
@@ -156,7 +160,9 @@ async fn ranges(mut stream: TcpStream) -> io::Result<()> {
 async fn stuck_ranges(mut stream: TcpStream) -> io::Result<()> {
     wire::greet(&mut stream, &[(INITIAL_WINDOW, 0)]).await?;
     for number in (1..).step_by(2).take(20) {
-        stream.write_all(&whole_call(number, RANGE, &everything())).await?;
+        stream
+            .write_all(&whole_call(number, RANGE, &everything()))
+            .await?;
     }
     std::future::pending().await
 }

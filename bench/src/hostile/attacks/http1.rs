@@ -31,7 +31,13 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack {
         name: "headers a few bytes at a time",
         connections: 500,
-        tactic: |stream| Box::pin(slowly(stream, "GET /health HTTP/1.1\r\nHost: a\r\n", b"B: c\r\n")),
+        tactic: |stream| {
+            Box::pin(slowly(
+                stream,
+                "GET /health HTTP/1.1\r\nHost: a\r\n",
+                b"B: c\r\n",
+            ))
+        },
     },
     Attack {
         name: "a body a byte at a time",
@@ -41,12 +47,24 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack {
         name: "a header without end",
         connections: 8,
-        tactic: |stream| Box::pin(endlessly(stream, "GET /health HTTP/1.1\r\nA: ", &[b'a'; 16384])),
+        tactic: |stream| {
+            Box::pin(endlessly(
+                stream,
+                "GET /health HTTP/1.1\r\nA: ",
+                &[b'a'; 16384],
+            ))
+        },
     },
     Attack {
         name: "headers without end",
         connections: 8,
-        tactic: |stream| Box::pin(endlessly(stream, "GET /health HTTP/1.1\r\n", b"A: b\r\nC: d\r\n")),
+        tactic: |stream| {
+            Box::pin(endlessly(
+                stream,
+                "GET /health HTTP/1.1\r\n",
+                b"A: b\r\nC: d\r\n",
+            ))
+        },
     },
     Attack {
         name: "a body without end",
@@ -68,11 +86,9 @@ pub(super) const ATTACKS: &[Attack] = &[
     },
 ];
 
-const LONG_BODY: &str =
-    "POST /v3/kv/put HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n";
+const LONG_BODY: &str = "POST /v3/kv/put HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n";
 
-const CHUNKED: &str =
-    "POST /v3/kv/put HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+const CHUNKED: &str = "POST /v3/kv/put HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 /// Reads until the server closes.
 async fn listen(mut stream: TcpStream) -> io::Result<()> {

@@ -35,7 +35,12 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack {
         name: "SETTINGS without end",
         connections: 4,
-        tactic: |stream| Box::pin(repeat(stream, frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 255, 255]))),
+        tactic: |stream| {
+            Box::pin(repeat(
+                stream,
+                frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 255, 255]),
+            ))
+        },
     },
     Attack {
         name: "PING without end",
@@ -55,7 +60,12 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack {
         name: "windows beyond their limit",
         connections: 4,
-        tactic: |stream| Box::pin(repeat(stream, frame(WINDOW_UPDATE, 0, 0, &[127, 255, 255, 255]))),
+        tactic: |stream| {
+            Box::pin(repeat(
+                stream,
+                frame(WINDOW_UPDATE, 0, 0, &[127, 255, 255, 255]),
+            ))
+        },
     },
     Attack {
         name: "a frame of 16 MiB",

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http_body::{Body, Frame};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use prost::Message as _;
 use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor};
@@ -48,19 +48,7 @@ impl Requests {
         body: Incoming,
         bytes_max: usize,
     ) -> Result<Self, Status> {
-        let json = Limited::new(body, bytes_max)
-            .collect()
-            .await
-            .map_err(|error| {
-                if error.is::<LengthLimitError>() {
-                    Status::resource_exhausted(format!(
-                        "quorate: the request has more than {bytes_max} bytes of JSON"
-                    ))
-                } else {
-                    Status::invalid_argument(error.to_string())
-                }
-            })?
-            .to_bytes();
+        let json = read_all(body, bytes_max).await?;
         let frame = match next_request(&request, &json)? {
             Some((frame, _)) => frame,
             None if json.iter().all(u8::is_ascii_whitespace) => {
@@ -85,6 +73,28 @@ impl Requests {
         self.buffer.advance(used);
         Ok(Some(frame))
     }
+}
+
+/// Reads a body to its end. Each piece is copied and let go at once: it may be one byte of a buffer of its own, and a client that
+/// sends its JSON byte by byte would otherwise hold thousands of times as much memory.
+pub(super) async fn read_all<B>(mut body: B, bytes_max: usize) -> Result<BytesMut, Status>
+where
+    B: Body<Data = Bytes, Error: std::fmt::Display> + Unpin,
+{
+    let mut json = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let Some(piece) = frame.data_ref() else {
+            continue;
+        };
+        if json.len() + piece.len() > bytes_max {
+            return Err(Status::resource_exhausted(format!(
+                "quorate: the request has more than {bytes_max} bytes of JSON"
+            )));
+        }
+        json.extend_from_slice(piece);
+    }
+    Ok(json)
 }
 
 impl Body for Requests {

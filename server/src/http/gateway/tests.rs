@@ -2,8 +2,9 @@
 
 use prost_reflect::DynamicMessage;
 use quorate_proto::etcdserverpb as pb;
+use tokio_stream::StreamExt as _;
 
-use super::requests::next_request;
+use super::requests::{next_request, read_all};
 use super::responses::write_json;
 use super::*;
 
@@ -196,4 +197,49 @@ fn metadata_is_what_the_caller_named_so() {
     assert_eq!(metadata["authorization"], "token");
     assert!(metadata.contains_key(ACCEPT));
     assert!(!metadata.contains_key("cookie"));
+}
+
+/// A piece of a body that tells how many like it are held.
+struct Piece {
+    _held: Arc<()>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        b" "
+    }
+}
+
+#[tokio::test]
+async fn the_pieces_of_a_body_are_not_kept() {
+    let held = Arc::new(());
+    let pieces = tokio_stream::iter(0..1_000).map({
+        let held = Arc::clone(&held);
+        move |number| {
+            assert!(
+                Arc::strong_count(&held) <= 3,
+                "pieces are held when piece {number} is asked for"
+            );
+            let piece = Bytes::from_owner(Piece {
+                _held: Arc::clone(&held),
+            });
+            Ok::<_, std::convert::Infallible>(http_body::Frame::data(piece))
+        }
+    });
+    let body = http_body_util::StreamBody::new(pieces);
+    let read = read_all(body, 1_000).await.expect("it is small enough");
+    assert_eq!(read.len(), 1_000);
+}
+
+#[tokio::test]
+async fn a_body_beyond_the_limit_is_refused_before_its_end() {
+    let endless = tokio_stream::iter(std::iter::repeat(Bytes::from_static(b"12345678")));
+    let body = http_body_util::StreamBody::new(
+        endless.map(|piece| Ok::<_, std::convert::Infallible>(http_body::Frame::data(piece))),
+    );
+    let refusal = read_all(body, 1_000).await.expect_err("it has no end");
+    assert_eq!(
+        refusal.message(),
+        "quorate: the request has more than 1000 bytes of JSON"
+    );
 }
