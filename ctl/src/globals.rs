@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use clap::{ArgMatches, Args, parser::ValueSource};
-use quorate_net::client::{Client, ClientError, Config, Endpoint, EndpointError};
+use quorate_net::client::{Client, ClientError, Config, Endpoint, EndpointError, Security};
+use quorate_net::tls::{TlsError, TlsInfo};
 
 use crate::failure::{Exit, Failure, describe, log_line};
 use crate::go::duration;
@@ -48,7 +49,7 @@ pub(crate) struct GlobalFlags {
     /// client-side response receive limit in bytes (0 means 2^31 - 1)
     #[arg(long, global = true, default_value = "0", value_parser = go_int)]
     max_recv_bytes: i64,
-    /// disable transport security for client connections; false is not supported yet
+    /// disable transport security for client connections
     #[arg(long, global = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
           default_value = "true", default_missing_value = "true", value_parser = parse_bool)]
     insecure_transport: bool,
@@ -59,13 +60,13 @@ pub(crate) struct GlobalFlags {
     #[arg(long, global = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
           default_value = "true", default_missing_value = "true", value_parser = parse_bool)]
     insecure_discovery: bool,
-    /// client certificate file; not supported yet
+    /// client certificate file
     #[arg(long, global = true)]
     cert: Option<String>,
-    /// client key file; not supported yet
+    /// client key file
     #[arg(long, global = true)]
     key: Option<String>,
-    /// CA bundle to verify servers with; not supported yet
+    /// CA bundle to verify servers with
     #[arg(long, global = true)]
     cacert: Option<String>,
     /// JWT token used for authentication
@@ -183,26 +184,41 @@ impl GlobalFlags {
             .collect()
     }
 
-    /// Refuses what this version cannot do.
-    fn check_supported(&self) -> Result<(), Failure> {
+    /// How servers are recognised.
+    fn security(&self) -> Result<Security, Failure> {
         let files = [
             ("cert", &self.cert),
             ("key", &self.key),
             ("cacert", &self.cacert),
         ];
-        for (name, file) in files {
-            match file.as_deref() {
-                None => {}
-                Some("") => {
-                    let words = format!("empty string is passed to --{name} option");
-                    return Err(Failure::arguments(words));
-                }
-                Some(_) => return Err(not_yet(&format!("--{name}"), "TLS")),
-            }
+        let empty = |(name, file): &(&str, &Option<String>)| {
+            (file.as_deref() == Some(""))
+                .then(|| format!("empty string is passed to --{name} option"))
+        };
+        if let Some(words) = files.iter().find_map(empty) {
+            return Err(Failure::arguments(words));
         }
-        if !self.insecure_transport {
-            return Err(not_yet("--insecure-transport=false", "TLS"));
+        let is_given = files.iter().any(|(_, file)| file.is_some());
+        if !is_given && self.insecure_transport && !self.insecure_skip_tls_verify {
+            return Ok(Security::default());
         }
+        let text = |file: &Option<String>| file.clone().unwrap_or_default();
+        let info = TlsInfo {
+            cert_file: text(&self.cert),
+            key_file: text(&self.key),
+            trusted_ca_file: text(&self.cacert),
+            insecure_skip_verify: self.insecure_skip_tls_verify,
+            ..TlsInfo::default()
+        };
+        Security::tls(&info).map_err(|error| match error {
+            // Go does not say in which file.
+            TlsError::Content { words, .. } => Failure::arguments(words),
+            other => Failure::arguments(other),
+        })
+    }
+
+    /// Refuses what this version cannot do.
+    fn check_supported(&self) -> Result<(), Failure> {
         if !self.discovery_srv.is_empty() || !self.discovery_srv_name.is_empty() {
             return Err(not_yet("--discovery-srv", "DNS discovery"));
         }
@@ -355,6 +371,7 @@ fn config(flags: &GlobalFlags, patience: Patience) -> Result<Config, Failure> {
         request_bytes_max: limit(flags.max_request_bytes, defaults.request_bytes_max),
         response_bytes_max: limit(flags.max_recv_bytes, defaults.response_bytes_max),
         token: Some(flags.auth_jwt_token.clone()).filter(|token| !token.is_empty()),
+        security: flags.security()?,
     })
 }
 

@@ -22,7 +22,7 @@ use quorate_core::lease;
 use quorate_core::node::{LogContents, RecoverError, Recovered};
 use quorate_core::types::MemberId;
 use quorate_core::wal::{self, Metadata, Wal, WalError};
-use quorate_net::peer::{Endpoint, PeerClient};
+use quorate_net::peer::{Endpoint, PeerClient, Wire};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -95,6 +95,7 @@ pub enum BootstrapError {
 /// Opens what is there, or founds what is not.
 pub(crate) async fn begin<D: Disk + Clone>(
     config: &Config,
+    wire: &Wire,
     disk: D,
     log: wal::Options,
 ) -> Result<Beginning<D>, BootstrapError> {
@@ -105,9 +106,9 @@ pub(crate) async fn begin<D: Disk + Clone>(
         return Err(BootstrapError::ImageWithoutLog);
     }
     if config.joins_existing_cluster {
-        return join::join(config, disk, log).await;
+        return join::join(config, wire, disk, log).await;
     }
-    found(config, disk, log).await
+    found(config, wire, disk, log).await
 }
 
 fn restart<D: Disk + Clone>(
@@ -185,11 +186,12 @@ fn restart<D: Disk + Clone>(
 
 async fn found<D: Disk + Clone>(
     config: &Config,
+    wire: &Wire,
     disk: D,
     options: wal::Options,
 ) -> Result<Beginning<D>, BootstrapError> {
     let (members, metadata) = config.founders()?;
-    if is_known(config, &members, metadata.member).await {
+    if is_known(wire, &members, metadata.member).await {
         return Err(BootstrapError::AlreadyBootstrapped(metadata.member));
     }
     let wal = Wal::create(disk, options, metadata)?;
@@ -202,8 +204,8 @@ async fn found<D: Disk + Clone>(
 }
 
 /// Whether a running member says that this one has been running before: then it has voted, and must not begin anew.
-async fn is_known(config: &Config, members: &[MemberRecord], own: MemberId) -> bool {
-    let client = PeerClient::new(&config.peer_wire());
+async fn is_known(wire: &Wire, members: &[MemberRecord], own: MemberId) -> bool {
+    let client = PeerClient::new(wire);
     let others = members.iter().filter(|member| member.id != own);
     let endpoints: Vec<_> = others
         .flat_map(|member| &member.peer_urls)

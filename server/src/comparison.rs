@@ -16,7 +16,7 @@ use quorate_core::mvcc::View;
 use quorate_core::node::Recovered;
 use quorate_core::types::{ClusterId, MemberId, Revision};
 use quorate_core::wal::Metadata;
-use quorate_net::peer::{CallError, Endpoint, PeerClient, Transport};
+use quorate_net::peer::{CallError, Endpoint, PeerClient, Transport, Wire};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
@@ -151,6 +151,7 @@ fn refusal_of(error: CallError) -> HashRefusal {
 /// In etcd's words, if the data differ.
 pub(crate) async fn at_start(
     config: &Config,
+    wire: &Wire,
     metadata: Metadata,
     recovered: &Recovered,
 ) -> Result<(), String> {
@@ -164,7 +165,7 @@ pub(crate) async fn at_start(
     let view = recovered.view();
     let hashed = hash(&view, Revision(0))
         .map_err(|error| format!("{own} failed to fetch hash ({error})"))?;
-    let client = PeerClient::new(&config.peer_wire());
+    let client = PeerClient::new(wire);
     let others = recovered.members().into_iter();
     let asked = others
         .filter(|member| member.id != metadata.member)

@@ -38,6 +38,7 @@ pub mod log;
 mod member;
 pub mod metrics;
 mod peer;
+mod peer_security;
 pub mod run;
 mod services;
 mod shutdown;

@@ -13,7 +13,7 @@ use quorate_core::checkpoint;
 use quorate_core::lease;
 use quorate_core::node::Node;
 use quorate_core::wal::{self, Metadata, Wal};
-use quorate_net::peer::{Identity, Transport};
+use quorate_net::peer::{Identity, Transport, Wire};
 use tokio::sync::mpsc;
 
 use crate::auth::Guard;
@@ -94,6 +94,13 @@ struct Links {
     lease: lease::Config,
 }
 
+/// The member's side of its links to the others.
+pub(crate) struct PeerSide {
+    pub(crate) wire: Wire,
+    /// Each with whether it is for TLS.
+    pub(crate) listeners: Vec<(Bound, bool)>,
+}
+
 /// The generators of tickets, one a slot.
 struct Tickets {
     metadata: Metadata,
@@ -118,7 +125,7 @@ impl Member {
         tuning: Tuning,
         disk: D,
         beginning: Beginning<D>,
-        peer_listeners: Vec<Bound>,
+        peer_side: PeerSide,
         ended: &mpsc::UnboundedSender<String>,
     ) -> Result<Self, StartError> {
         let Beginning {
@@ -146,7 +153,7 @@ impl Member {
             config,
             metadata,
             dealer.deal(),
-            peer_listeners,
+            peer_side,
             Intake::new(Arc::clone(&arrivals)),
             questions,
             ended,
@@ -337,12 +344,12 @@ fn start_peers(
     config: &Config,
     metadata: Metadata,
     core: CoreParts,
-    listeners: Vec<Bound>,
+    peers: PeerSide,
     snapshots: Intake,
     questions: mpsc::UnboundedReceiver<Question>,
     ended: &mpsc::UnboundedSender<String>,
 ) -> Result<PeerThread, StartError> {
-    for listener in &listeners {
+    for (listener, _) in &peers.listeners {
         lines::serving_peers(&listener.local_address()?);
     }
     let identity = Identity {
@@ -350,11 +357,10 @@ fn start_peers(
         cluster: metadata.cluster,
         peer_urls: texts(&config.initial_advertise_peer_urls),
     };
-    let wire = config.peer_wire();
     Ok(PeerThread::start(PeerParts {
         identity,
-        wire,
-        listeners,
+        wire: peers.wire,
+        listeners: peers.listeners,
         core,
         snapshots,
         questions,

@@ -12,8 +12,8 @@ use quorate_core::boundary::{Input, Peer, Request, Response};
 use quorate_core::error::RequestError;
 use quorate_core::types::{LeaseId, MemberId, Revision};
 use quorate_net::peer::{
-    Identity, IncomingSnapshot, LocalNode, PeerEvent, PeerStatus, Service, Transport, Versions,
-    Wire,
+    Identity, IncomingSnapshot, LocalNode, PeerEvent, PeerStatus, PeerTls, Service, Transport,
+    Versions, Wire,
 };
 use quorate_net::rt::{JoinSet, Listener};
 use quorate_proto::etcdserverpb as pb;
@@ -90,7 +90,8 @@ pub(crate) struct PeerThread {
 pub(crate) struct PeerParts {
     pub(crate) identity: Identity,
     pub(crate) wire: Wire,
-    pub(crate) listeners: Vec<Bound>,
+    /// Each with whether it is for TLS.
+    pub(crate) listeners: Vec<(Bound, bool)>,
     /// The thread asks the node like an IO core does.
     pub(crate) core: CoreParts,
     /// Takes snapshots.
@@ -106,6 +107,7 @@ impl PeerThread {
     pub(crate) fn start(parts: PeerParts) -> std::io::Result<Self> {
         let runtime = Runtime::new()?;
         let inbox = Arc::clone(&parts.core.inbox);
+        let tls = parts.wire.tls.clone();
         let events = move |events| deliver(&inbox, &parts.ended, events);
         let transport = Arc::new(Transport::new(
             parts.identity,
@@ -119,7 +121,9 @@ impl PeerThread {
             move || {
                 let (snapshots, questions) = (parts.snapshots, parts.questions);
                 let (listeners, core) = (parts.listeners, parts.core);
-                serve(transport, listeners, core, snapshots, questions, stopped)
+                serve(
+                    transport, listeners, tls, core, snapshots, questions, stopped,
+                )
             }
         })?;
         Ok(Self {
@@ -155,7 +159,8 @@ fn deliver(inbox: &Queue<Input>, ended: &mpsc::UnboundedSender<String>, events: 
 
 async fn serve(
     transport: Arc<Transport>,
-    listeners: Vec<Bound>,
+    listeners: Vec<(Bound, bool)>,
+    tls: Option<PeerTls>,
     parts: CoreParts,
     snapshots: Intake,
     questions: mpsc::UnboundedReceiver<Question>,
@@ -184,14 +189,18 @@ async fn serve(
     };
     let service = Arc::new(Service::new(transport, Arc::new(local)));
     let mut tasks = JoinSet::new();
-    for listener in listeners {
+    for (listener, is_secure) in listeners {
         let listener = Listener::adopt(listener).expect("it was bound without blocking");
         let mut stopped = stopped.clone();
         let stop = async move {
             // An error says that the main thread is gone.
             let _ = stopped.wait_for(|stopped| *stopped).await;
         };
-        tasks.spawn(Arc::clone(&service).serve(listener, stop));
+        let service = Arc::clone(&service);
+        match tls.clone().filter(|_| is_secure) {
+            Some(tls) => tasks.spawn(service.serve_securely(listener, tls, stop)),
+            None => tasks.spawn(service.serve(listener, stop)),
+        };
     }
     while tasks.join_next().await.is_some() {}
 }

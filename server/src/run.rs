@@ -30,8 +30,9 @@ use crate::io::handshakes::{Gate, Handshakes};
 use crate::io::listener::{self, Bound};
 use crate::io::{Entry, IoCore, Traffic, assign};
 use crate::log::lines;
-use crate::member::Member;
 pub use crate::member::Tuning;
+use crate::member::{Member, PeerSide};
+use crate::peer_security;
 use crate::shutdown::{self, Signals};
 use crate::state::ServerState;
 
@@ -56,6 +57,10 @@ pub enum StartError {
     #[cfg(not(madsim))]
     #[error("{0}")]
     ClientSecurity(quorate_net::tls::TlsError),
+    /// Peers cannot be recognised as it is asked for.
+    #[cfg(not(madsim))]
+    #[error("{0}")]
+    PeerSecurity(quorate_net::tls::TlsError),
     /// The data directory cannot be used.
     #[error("data directory {path}: {error}")]
     DataDirectory {
@@ -87,7 +92,8 @@ impl From<BootstrapError> for StartError {
 /// Everything that is bound before the disk is touched.
 struct Listeners {
     clients: Vec<ClientListener>,
-    peers: Vec<Bound>,
+    /// Each with whether it is for TLS.
+    peers: Vec<(Bound, bool)>,
 }
 
 /// A socket for clients.
@@ -121,10 +127,10 @@ impl Listeners {
         }
         let mut peers = Vec::new();
         for url in &config.listen_peer_urls {
-            if url.scheme.is_tls() {
+            if cfg!(madsim) && url.scheme.is_tls() {
                 return Err(StartError::NotOffered(url.to_string()));
             }
-            peers.push(bind(config, url).await?);
+            peers.push((bind(config, url).await?, url.scheme.is_tls()));
         }
         Ok(Self { clients, peers })
     }
@@ -260,14 +266,15 @@ async fn run_on<D: SharedDisk>(
     let log = log_options(config, tuning)?;
     #[cfg(not(madsim))]
     let security = client_security::open(config).map_err(StartError::ClientSecurity)?;
+    let wire = peer_security::wire(config)?;
     let initialized = wal::exists(&disk, &log).map_err(BootstrapError::from)?;
     lines::data_directory(config, initialized);
     lines::starting(config, initialized);
-    let beginning = bootstrap::begin(config, disk.clone(), log).await?;
+    let beginning = bootstrap::begin(config, &wire, disk.clone(), log).await?;
     let metadata = beginning.metadata;
     lines::starting_member(metadata.member, metadata.cluster);
     if initialized && config.gates.enabled("InitialCorruptCheck") {
-        let checked = comparison::at_start(config, metadata, &beginning.recovered).await;
+        let checked = comparison::at_start(config, &wire, metadata, &beginning.recovered).await;
         checked.map_err(StartError::Inconsistent)?;
     }
 
@@ -278,7 +285,10 @@ async fn run_on<D: SharedDisk>(
         tuning,
         disk,
         beginning,
-        listeners.peers,
+        PeerSide {
+            wire,
+            listeners: listeners.peers,
+        },
         &ended,
     )?;
     let serving = async {

@@ -3,6 +3,8 @@
 //! ones. Where words are our own, the test says so.
 
 mod auth;
+mod authority;
+mod security;
 mod server;
 
 use std::io::Write;
@@ -13,6 +15,13 @@ use expect_test::{Expect, expect};
 /// Runs a command line with stdin and variables; gives output, errors and exit code as one text.
 fn run_with(arguments: &[&str], input: &[u8], variables: &[(&str, &str)]) -> (String, Vec<String>) {
     let (address, asked) = server::start();
+    let text = run_at(&address.to_string(), arguments, input, variables);
+    let asked = asked.lock().expect("no panic").clone();
+    (text, asked)
+}
+
+/// The same with a server of the test's own.
+fn run_at(endpoint: &str, arguments: &[&str], input: &[u8], variables: &[(&str, &str)]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quoratectl"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("ETCDCTL_") {
@@ -20,7 +29,7 @@ fn run_with(arguments: &[&str], input: &[u8], variables: &[(&str, &str)]) -> (St
         }
     }
     let mut child = command
-        .args(["--endpoints", &address.to_string()])
+        .args(["--endpoints", endpoint])
         .args(arguments)
         .envs(variables.iter().copied())
         .stdin(Stdio::piped())
@@ -41,8 +50,7 @@ fn run_with(arguments: &[&str], input: &[u8], variables: &[(&str, &str)]) -> (St
         text += &format!("2> {line}\n");
     }
     text += &format!("exit {}\n", output.status.code().expect("no signal"));
-    let asked = asked.lock().expect("no panic").clone();
-    (text, asked)
+    text
 }
 
 fn check(command_line: &str, expected: Expect) {
@@ -245,9 +253,9 @@ fn wrong_arguments_have_etcdctls_words_and_exit_codes() {
 fn what_is_not_there_yet_is_refused() {
     // These words are our own.
     check(
-        "--cacert ca.pem get a",
+        "--discovery-srv example.com get a",
         expect![[r#"
-        2> Error: --cacert: TLS is not supported yet by this version
+        2> Error: --discovery-srv: DNS discovery is not supported yet by this version
         exit 128
     "#]],
     );

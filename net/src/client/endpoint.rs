@@ -1,17 +1,16 @@
-//! Where a server is: `host:port`, `http://host:port`, `unix:///path`.
+//! Where a server is: `host:port`, `http://host:port`, `https://host:port`, `unix:///path`, `unixs:///path`.
 
 use std::fmt;
 use std::io;
-use std::pin::Pin;
 use std::str::FromStr;
 use std::time::Duration;
 
+use http::uri::InvalidUri;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::UnixStream;
 use tonic::transport::Channel;
 
-use crate::rt::{Executor, TcpStream};
+use super::security::{Security, Wish};
+use crate::rt::{Executor, Stream, TcpStream};
 
 /// One server's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +18,7 @@ pub struct Endpoint {
     /// As the user gave it; shown in output.
     text: String,
     target: Target,
+    wish: Wish,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,32 +70,38 @@ impl FromStr for Endpoint {
             text: text.to_string(),
             expected,
         };
-        let target = match text.split_once("://") {
-            None if text.starts_with("unix:") => Target::Unix(text["unix:".len()..].to_string()),
-            None | Some(("http", _)) => {
-                let address = text
-                    .strip_prefix("http://")
-                    .unwrap_or(text)
-                    .trim_end_matches('/');
+        let (scheme, rest) = match text.split_once("://") {
+            Some((scheme, rest)) => (Some(scheme), rest),
+            None => match text.split_once(':') {
+                Some((scheme @ ("unix" | "unixs"), path)) => (Some(scheme), path),
+                _ => (None, text),
+            },
+        };
+        let wish = match scheme {
+            None => Wish::Any,
+            Some("http" | "unix") => Wish::Plain,
+            Some("https" | "unixs") => Wish::Secure,
+            Some(_) => return Err(malformed("expected the scheme http, https, unix or unixs")),
+        };
+        let target = match scheme {
+            Some("unix" | "unixs") => Target::Unix(rest.to_owned()),
+            _ => {
+                let address = rest.trim_end_matches('/');
                 let port = address
                     .rsplit_once(':')
                     .and_then(|(_, port)| port.parse::<u16>().ok());
                 if port.is_none() {
                     return Err(malformed(
-                        "expected host:port, http://host:port or unix:///path",
+                        "expected host:port, http://host:port, https://host:port or unix:///path",
                     ));
                 }
                 Target::Tcp(address.to_string())
             }
-            Some(("unix", path)) => Target::Unix(path.to_string()),
-            Some(("https" | "unixs", _)) => {
-                return Err(malformed("TLS is not supported yet by this version"));
-            }
-            Some(_) => return Err(malformed("expected the scheme http or unix")),
         };
         Ok(Self {
             text: text.to_string(),
             target,
+            wish,
         })
     }
 }
@@ -106,17 +112,28 @@ impl Endpoint {
         &self,
         timeout: Duration,
         keep_alive: Option<(Duration, Duration)>,
+        security: &Security,
     ) -> Result<Channel, EndpointError> {
-        let uri = match &self.target {
-            Target::Tcp(address) => format!("http://{address}"),
-            Target::Unix(_) => "http://localhost".to_owned(),
+        let place = match &self.target {
+            Target::Tcp(address) => address.as_str(),
+            Target::Unix(_) => "localhost",
         };
         let unreachable = |reason: String| EndpointError::Unreachable {
             endpoint: self.text.clone(),
             reason,
         };
-        let endpoint = Channel::from_shared(uri).map_err(|error| unreachable(error.to_string()))?;
-        let endpoint = endpoint.executor(Executor::new());
+        // The scheme of the channel is that of tonic's own TLS; what requests say is the origin's.
+        let scheme = if security.is_tls(self.wish) {
+            "https"
+        } else {
+            "http"
+        };
+        let malformed = |error: &dyn fmt::Display| unreachable(error.to_string());
+        let origin = format!("{scheme}://{place}").parse();
+        let endpoint = Channel::from_shared(format!("http://{place}"))
+            .map_err(|error| malformed(&error))?
+            .origin(origin.map_err(|error: InvalidUri| malformed(&error))?)
+            .executor(Executor::new());
         let endpoint = match keep_alive {
             Some((interval, patience)) => endpoint
                 .http2_keep_alive_interval(interval)
@@ -124,11 +141,16 @@ impl Endpoint {
             None => endpoint,
         };
         // Not tonic's own connector and time limit, which know tokio only.
-        let target = self.target.clone();
+        let (target, wish, security) = (self.target.clone(), self.wish, security.clone());
         let connector = tower::service_fn(move |_| {
-            let target = target.clone();
+            let (target, security) = (target.clone(), security.clone());
             async move {
-                let opened = tokio::time::timeout(timeout, target.open()).await;
+                let opened = async {
+                    let stream = target.open().await?;
+                    let carrier = security.secure(wish, target.host(), stream).await?;
+                    Ok::<_, io::Error>(TokioIo::new(carrier))
+                };
+                let opened = tokio::time::timeout(timeout, opened).await;
                 opened.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
             }
         });
@@ -139,23 +161,30 @@ impl Endpoint {
 
 impl Target {
     /// The one place that opens a client's connection.
-    async fn open(&self) -> io::Result<TokioIo<Pin<Box<dyn Bytes>>>> {
-        let bytes: Pin<Box<dyn Bytes>> = match self {
+    async fn open(&self) -> io::Result<Stream> {
+        match self {
             Self::Tcp(address) => {
                 let stream = TcpStream::connect(address.as_str()).await?;
                 stream.set_nodelay(true)?;
-                Box::pin(stream)
+                Ok(stream.into())
             }
-            Self::Unix(path) => Box::pin(UnixStream::connect(path).await?),
+            #[cfg(not(madsim))]
+            Self::Unix(path) => Ok(Stream::Unix(tokio::net::UnixStream::connect(path).await?)),
+            #[cfg(madsim)]
+            Self::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Whose certificate is expected there.
+    fn host(&self) -> &str {
+        let place = match self {
+            Self::Tcp(address) => address,
+            // As in etcd, what follows the last slash.
+            Self::Unix(path) => path.rsplit('/').next().unwrap_or_default(),
         };
-        Ok(TokioIo::new(bytes))
+        place.rsplit_once(':').map_or(place, |(host, _)| host)
     }
 }
-
-/// What carries the bytes of a connection.
-trait Bytes: AsyncRead + AsyncWrite + Send {}
-
-impl<T: AsyncRead + AsyncWrite + Send> Bytes for T {}
 
 /// tonic wraps the operating system's words several times.
 fn root_cause(error: &dyn std::error::Error) -> String {
@@ -178,6 +207,8 @@ mod tests {
             "http://[::1]:2379",
             "unix:///tmp/s",
             "unix:/tmp/s",
+            "https://[::1]:2379",
+            "unixs:///tmp/s",
         ] {
             assert_eq!(text.parse::<Endpoint>().expect(text).to_string(), text);
         }
@@ -187,7 +218,7 @@ mod tests {
     fn what_is_wrong_is_named() {
         for (text, expected) in [
             ("localhost", "host:port"),
-            ("https://a:1", "TLS"),
+            ("https://a", "host:port"),
             ("ftp://a:1", "scheme"),
         ] {
             let error = text.parse::<Endpoint>().unwrap_err().to_string();

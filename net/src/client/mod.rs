@@ -14,6 +14,7 @@ mod auth;
 mod endpoint;
 mod error;
 mod members;
+mod security;
 mod watch;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -27,6 +28,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::ClientError;
+pub use security::Security;
 pub use watch::Watches;
 
 use crate::grpc::etcdserverpb::auth_client::AuthClient;
@@ -42,7 +44,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(25);
 /// How to reach a cluster.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `host:port`, `http://host:port` or `unix:///path`; tried in order.
+    /// `host:port`, `http://host:port`, `https://host:port`, `unix:///path` or `unixs:///path`; tried in order.
     pub endpoints: Vec<Endpoint>,
     /// For making one connection.
     pub dial_timeout: Duration,
@@ -56,6 +58,8 @@ pub struct Config {
     pub response_bytes_max: usize,
     /// Sent as `token` metadata.
     pub token: Option<String>,
+    /// For endpoints that are spoken to by TLS.
+    pub security: Security,
 }
 
 impl Default for Config {
@@ -68,6 +72,7 @@ impl Default for Config {
             request_bytes_max: 2 << 20,
             response_bytes_max: i32::MAX as usize,
             token: None,
+            security: Security::default(),
         }
     }
 }
@@ -132,7 +137,11 @@ impl Client {
             return Ok(channel.clone());
         }
         let channel = self.config.endpoints[number]
-            .connect(self.config.dial_timeout, self.config.keep_alive)
+            .connect(
+                self.config.dial_timeout,
+                self.config.keep_alive,
+                &self.config.security,
+            )
             .await?;
         *connection = Some(channel.clone());
         Ok(channel)

@@ -1,7 +1,7 @@
 //! Where a peer is and how to get a connection to it: the one place that knows about schemes.
 //!
-//! A peer URL becomes an [`Endpoint`] once; everything above passes endpoints around. TLS is not there yet: its URLs are
-//! refused when they are parsed, so that nothing is silently spoken in the clear.
+//! A peer URL becomes an [`Endpoint`] once; everything above passes endpoints around. Nothing is silently spoken in the
+//! clear: without TLS settings an `https` endpoint cannot be dialled.
 
 use std::fmt;
 use std::future::Future;
@@ -23,7 +23,8 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep, timeout};
 
-use super::limits::{IO_TIMEOUT, PIPELINE_WORKERS, PROBE_INTERVAL};
+use super::limits::{HANDSHAKE_TIMEOUT, IO_TIMEOUT, PIPELINE_WORKERS, PROBE_INTERVAL};
+use super::security::Secured;
 use super::wire::Wire;
 use crate::rt::{Executor, Stream, TcpStream, Timer};
 
@@ -35,8 +36,8 @@ pub struct Endpoint {
     authority: Authority,
 }
 
-/// The scheme of Unix sockets.
-const UNIX: &str = "unix";
+/// The schemes of Unix sockets, in plain text and with TLS.
+const UNIX: [&str; 2] = ["unix", "unixs"];
 
 /// Why a peer URL cannot be dialled.
 #[derive(Debug, Error)]
@@ -49,7 +50,7 @@ pub enum EndpointError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A scheme that this member cannot speak yet.
+    /// A scheme that no member speaks.
     #[error("peer URL {url:?}: scheme {scheme:?} is not supported")]
     Scheme {
         /// What was given.
@@ -60,21 +61,24 @@ pub enum EndpointError {
 }
 
 impl Endpoint {
-    /// Reads `http://host:port` or `unix://path`.
+    /// Reads `http://host:port`, `https://host:port`, `unix://path` or `unixs://path`.
     pub fn parse(url: &str) -> Result<Self, EndpointError> {
         let malformed = |reason: String| EndpointError::Malformed {
             url: url.to_owned(),
             reason,
         };
-        if let Some(path) = url.strip_prefix("unix://") {
-            return Self::unix(path).ok_or_else(|| malformed("no path of a socket".to_owned()));
+        if let Some((scheme, path)) = url.split_once("://")
+            && UNIX.contains(&scheme)
+        {
+            let endpoint = Self::unix(scheme, path);
+            return endpoint.ok_or_else(|| malformed("no path of a socket".to_owned()));
         }
         let parts = url
             .parse::<Uri>()
             .map_err(|error| malformed(error.to_string()))?
             .into_parts();
         let scheme = match parts.scheme {
-            Some(scheme) if scheme == Scheme::HTTP => scheme,
+            Some(scheme) if scheme == Scheme::HTTP || scheme == Scheme::HTTPS => scheme,
             Some(scheme) => {
                 return Err(EndpointError::Scheme {
                     url: url.to_owned(),
@@ -95,10 +99,10 @@ impl Endpoint {
         Ok(Self { scheme, authority })
     }
 
-    fn unix(path: &str) -> Option<Self> {
+    fn unix(scheme: &str, path: &str) -> Option<Self> {
         let hexadecimal: String = path.bytes().map(|byte| format!("{byte:02x}")).collect();
         Some(Self {
-            scheme: Scheme::try_from(UNIX).expect("it is a scheme"),
+            scheme: Scheme::try_from(scheme).expect("it is a scheme"),
             authority: Authority::try_from(hexadecimal).ok()?,
         })
     }
@@ -162,10 +166,18 @@ impl tower::Service<Uri> for Connector {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let wire = self.wire.clone();
         Box::pin(async move {
-            let stream = timeout(wire.dial_timeout, dial(&uri))
-                .await
-                .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "dial timed out"))??;
-            Ok(TokioIo::new(Connection::new(stream, wire.write_timeout)?))
+            let late = |words| move |_| io::Error::new(io::ErrorKind::TimedOut, words);
+            let dialled = timeout(wire.dial_timeout, dial(&uri)).await;
+            let stream = dialled.map_err(late("dial timed out"))??;
+            if !is_tls(&uri) {
+                return Ok(TokioIo::new(Connection::new(stream, wire.write_timeout)?));
+            }
+            let secured = timeout(HANDSHAKE_TIMEOUT, secure(&wire, &uri, stream)).await;
+            let secured = secured.map_err(late("the TLS handshake timed out"))??;
+            Ok(TokioIo::new(Connection::secured(
+                secured,
+                wire.write_timeout,
+            )))
         })
     }
 }
@@ -180,11 +192,35 @@ async fn dial(uri: &Uri) -> io::Result<Stream> {
     let port = authority
         .port_u16()
         .ok_or_else(|| io::Error::other("an endpoint has a port"))?;
-    let host = authority
+    Ok(TcpStream::connect((host(authority), port)).await?.into())
+}
+
+fn host(authority: &Authority) -> &str {
+    authority
         .host()
         .trim_start_matches('[')
-        .trim_end_matches(']');
-    Ok(TcpStream::connect((host, port)).await?.into())
+        .trim_end_matches(']')
+}
+
+fn is_tls(uri: &Uri) -> bool {
+    uri.scheme()
+        .is_some_and(|scheme| matches!(scheme.as_str(), "https" | "unixs"))
+}
+
+async fn secure(wire: &Wire, uri: &Uri, stream: Stream) -> io::Result<Secured> {
+    let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
+        return Err(io::Error::other("an endpoint has a scheme and a place"));
+    };
+    let name = match socket_path(scheme, authority) {
+        // The only name that a socket of this machine could have in a certificate.
+        Some(_) => "localhost",
+        None => host(authority),
+    };
+    stream.set_nodelay(true)?;
+    match &wire.tls {
+        Some(tls) => tls.connect(name, stream).await,
+        None => Err(io::Error::other("there are no settings of TLS for peers")),
+    }
 }
 
 #[cfg(not(madsim))]
@@ -199,7 +235,7 @@ async fn dial_unix(_: &Path) -> io::Result<Stream> {
 
 /// The path that the authority of a Unix socket's endpoint stands for.
 fn socket_path(scheme: &Scheme, authority: &Authority) -> Option<PathBuf> {
-    if scheme.as_str() != UNIX {
+    if !UNIX.contains(&scheme.as_str()) {
         return None;
     }
     let digits = authority.as_str();
@@ -224,6 +260,7 @@ pub struct Connection {
 #[derive(Debug)]
 enum Transport {
     Plain(Stream),
+    Secured(Secured),
 }
 
 impl Connection {
@@ -235,6 +272,15 @@ impl Connection {
             write_timeout,
             write_deadline: None,
         })
+    }
+
+    /// Takes over a connection after its handshake.
+    pub(super) fn secured(secured: Secured, write_timeout: Duration) -> Self {
+        Self {
+            transport: Transport::Secured(secured),
+            write_timeout,
+            write_deadline: None,
+        }
     }
 
     /// Turns a wait that has lasted too long into an error.
@@ -268,6 +314,7 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Secured(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -280,6 +327,7 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         let written = match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Transport::Secured(stream) => Pin::new(stream).poll_write(cx, buf),
         };
         self.limit(cx, written)
     }
@@ -291,6 +339,7 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         let written = match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Transport::Secured(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         };
         self.limit(cx, written)
     }
@@ -298,18 +347,21 @@ impl AsyncWrite for Connection {
     fn is_write_vectored(&self) -> bool {
         match &self.transport {
             Transport::Plain(stream) => stream.is_write_vectored(),
+            Transport::Secured(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Secured(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Secured(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -357,6 +409,21 @@ mod tests {
         );
         assert_eq!(endpoint.to_string(), "http://10.0.0.9:2380");
         assert!(Endpoint::parse("http://[::1]:2380").is_ok());
+        let endpoint = Endpoint::parse("https://host:2380").expect("valid");
+        assert_eq!(endpoint.uri("/raft").to_string(), "https://host:2380/raft");
+    }
+
+    #[tokio::test]
+    async fn https_is_never_spoken_in_the_clear() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let endpoint = Endpoint::parse(&format!("https://{address}")).expect("valid");
+        let mut connector = Connector {
+            wire: Wire::new(IO_TIMEOUT),
+        };
+        let dialled = tower::Service::call(&mut connector, endpoint.uri("/")).await;
+        let error = dialled.expect_err("there is no TLS").to_string();
+        assert_eq!(error, "there are no settings of TLS for peers");
     }
 
     #[test]
@@ -386,11 +453,9 @@ mod tests {
                 "{bad}"
             );
         }
-        for later in ["https://host:2380", "unixs://host:1"] {
-            assert!(
-                matches!(Endpoint::parse(later), Err(EndpointError::Scheme { .. })),
-                "{later}"
-            );
-        }
+        assert!(matches!(
+            Endpoint::parse("ftp://host:2380"),
+            Err(EndpointError::Scheme { .. })
+        ));
     }
 }

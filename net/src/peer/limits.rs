@@ -61,6 +61,9 @@ pub const REDIAL_INTERVAL: Duration = Duration::from_millis(100);
 /// Peers are probed this often. It is below [`IO_TIMEOUT`], so that the connection of the probes stays open.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(4);
 
+/// A handshake takes no longer than this, on either side: Go's number.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Connections to the peer port at once. A cluster needs about ten for each member.
 pub const CONNECTIONS_MAX: usize = 1024;
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::limits::IO_TIMEOUT;
+use super::security::PeerTls;
 
 /// What holds for every connection to another member.
 #[derive(Clone, Debug)]
@@ -13,6 +14,8 @@ pub struct Wire {
     pub read_timeout: Duration,
     /// A connection whose other end takes nothing for this long is dead.
     pub write_timeout: Duration,
+    /// For `https` and `unixs`, in both directions.
+    pub tls: Option<PeerTls>,
 }
 
 impl Wire {
@@ -22,6 +25,7 @@ impl Wire {
             dial_timeout,
             read_timeout: IO_TIMEOUT,
             write_timeout: IO_TIMEOUT,
+            tls: None,
         }
     }
 }

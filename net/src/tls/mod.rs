@@ -24,6 +24,7 @@ mod suites;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod words;
 
 pub use tokio_rustls::client::TlsStream as ClientStream;
 pub use tokio_rustls::rustls::ServerConnection;
@@ -33,3 +34,4 @@ pub use self::certificate::PeerCertificate;
 pub use self::client::ClientTls;
 pub use self::info::{TlsError, TlsInfo, TlsVersion};
 pub use self::server::{Accepted, HANDSHAKE_TIMEOUT, ServerTls};
+pub use self::words::reason;

@@ -96,6 +96,17 @@ impl ServerTls {
         })
     }
 
+    /// Negotiates one of these protocols in place of both of HTTP's, the first being the dearest.
+    #[must_use]
+    pub fn offering(mut self, protocols: &[&str]) -> Self {
+        let config = Arc::make_mut(&mut self.config);
+        config.alpn_protocols = protocols
+            .iter()
+            .map(|protocol| protocol.as_bytes().to_vec())
+            .collect();
+        self
+    }
+
     /// Demands that a client's certificate, if it has names, is for the address that the client has; `info` may
     /// say that this is not to be done. etcd does so where peers connect and where metrics are read.
     #[must_use]

@@ -7,7 +7,7 @@ use quorate_core::disk::Disk;
 use quorate_core::node::Recovered;
 use quorate_core::types::{ClusterId, MemberId};
 use quorate_core::wal::{self, Metadata, Wal};
-use quorate_net::peer::{Endpoint, PeerClient};
+use quorate_net::peer::{Endpoint, PeerClient, Wire};
 use quorate_proto::etcdserverpb as pb;
 use tracing::{info, warn};
 
@@ -20,11 +20,12 @@ const CLUSTER_VERSION_MIN: (u64, u64) = (3, 0);
 /// Makes the member that the running cluster says this one is.
 pub(super) async fn join<D: Disk + Clone>(
     config: &Config,
+    wire: &Wire,
     disk: D,
     options: wal::Options,
 ) -> Result<Beginning<D>, BootstrapError> {
     let listed = config.check_join()?;
-    let client = PeerClient::new(&config.peer_wire());
+    let client = PeerClient::new(wire);
     let others = listed.iter().filter(|(name, _)| **name != config.name);
     let endpoints: Vec<_> = others
         .flat_map(|(_, urls)| urls)

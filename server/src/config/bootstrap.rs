@@ -82,14 +82,8 @@ impl Config {
     /// # Errors
     /// With etcd's message when `--initial-cluster` cannot be read.
     pub fn initial_peer_urls(&self) -> Result<BTreeMap<String, Vec<Url>>, ConfigError> {
-        let cluster = parse_cluster(&self.initial_cluster)
-            .map_err(|reason| ConfigError(format!("error setting up initial cluster: {reason}")))?;
-        match cluster.values().flatten().find(|url| url.scheme.is_tls()) {
-            None => Ok(cluster),
-            Some(url) => Err(ConfigError(format!(
-                "--initial-cluster has {url}: peers are not reached by TLS in this version"
-            ))),
-        }
+        parse_cluster(&self.initial_cluster)
+            .map_err(|reason| ConfigError(format!("error setting up initial cluster: {reason}")))
     }
 
     /// The first members of the cluster that the flags name, and which of them this is; checked as

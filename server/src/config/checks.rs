@@ -411,15 +411,6 @@ fn check_supported(settings: &Settings, notices: &mut Vec<Notice>) -> Result<(),
         )
         .into());
     }
-    for flag in ["listen-peer-urls", "initial-advertise-peer-urls"] {
-        let urls = settings.urls(flag);
-        if let Some(url) = urls.iter().find(|url| url.scheme.is_tls()) {
-            return Err(format!(
-                "--{flag}={url} needs TLS, which is not supported yet by this version"
-            )
-            .into());
-        }
-    }
     Ok(())
 }
 

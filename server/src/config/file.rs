@@ -414,10 +414,6 @@ watch-progress-notify-interval: 60000000000
                 "invalid configuration file: keys with values are expected",
             ),
             (
-                "peer-transport-security:\n  allowed-cn: [a]",
-                "--peer-cert-allowed-cn is not supported yet by this version",
-            ),
-            (
                 "discovery-config:\n  token: t",
                 "both --discovery-token and --discovery-endpoints must be set",
             ),

@@ -25,6 +25,8 @@ mod gates;
 mod go_syntax;
 mod help;
 mod notice;
+#[cfg(not(madsim))]
+mod peer_security;
 mod settings;
 mod url;
 
@@ -39,9 +41,11 @@ pub use self::flags::Support;
 pub use self::gates::{FeatureGates, GATES, Gate, Stage};
 pub use self::help::version_text;
 pub use self::notice::{Notice, NoticeLevel};
+#[cfg(not(madsim))]
+pub use self::peer_security::PeerSecurity;
 pub use self::url::{Scheme, Url, texts};
 
-use quorate_net::peer::{Wire, limits};
+use quorate_net::peer::limits;
 
 use self::command_line::CommandLine;
 use self::environment::{BadEnvironment, PREFIXES};
@@ -127,6 +131,9 @@ pub struct Config {
     /// TLS with clients.
     #[cfg(not(madsim))]
     pub client_security: ClientSecurity,
+    /// TLS between members.
+    #[cfg(not(madsim))]
+    pub peer_security: PeerSecurity,
     /// `--raft-read-timeout`, at least 5 s.
     pub raft_read_timeout: Duration,
     /// `--raft-write-timeout`, at least 5 s.
@@ -425,6 +432,8 @@ impl Config {
             grpc_keepalive_timeout: positive(settings.duration("grpc-keepalive-timeout")),
             #[cfg(not(madsim))]
             client_security: ClientSecurity::new(settings)?,
+            #[cfg(not(madsim))]
+            peer_security: PeerSecurity::new(settings)?,
             raft_read_timeout: peer_timeout(settings.duration("raft-read-timeout")),
             raft_write_timeout: peer_timeout(settings.duration("raft-write-timeout")),
             socket_reuse_port: settings.bool("socket-reuse-port"),
@@ -487,15 +496,6 @@ impl Config {
     /// How long a request may take: 5 s for queues and disks and two elections.
     pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(5) + 2 * self.election_timeout()
-    }
-
-    /// How connections to peers are made and watched.
-    pub fn peer_wire(&self) -> Wire {
-        Wire {
-            dial_timeout: Duration::from_secs(1) + self.election_timeout(),
-            read_timeout: self.raft_read_timeout,
-            write_timeout: self.raft_write_timeout,
-        }
     }
 
     /// The shortest life of a lease in seconds: one and a half election timeouts, rounded up.

@@ -92,11 +92,10 @@ fn times_follow_from_heartbeat_and_election() {
     let config = config("");
     assert_eq!(config.election_ticks, 10);
     assert_eq!(config.request_timeout(), Duration::from_secs(7));
-    let wire = config.peer_wire();
-    let seconds = [wire.dial_timeout, wire.read_timeout, wire.write_timeout];
-    assert_eq!(seconds.map(|timeout| timeout.as_secs()), [2, 5, 5]);
-    let wire = self::config("--raft-read-timeout=1s --raft-write-timeout=7s").peer_wire();
-    let seconds = [wire.read_timeout, wire.write_timeout];
+    let seconds = [config.raft_read_timeout, config.raft_write_timeout];
+    assert_eq!(seconds.map(|timeout| timeout.as_secs()), [5, 5]);
+    let config = self::config("--raft-read-timeout=1s --raft-write-timeout=7s");
+    let seconds = [config.raft_read_timeout, config.raft_write_timeout];
     assert_eq!(
         seconds.map(|timeout| timeout.as_secs()),
         [5, 7],
@@ -311,10 +310,6 @@ fn what_is_not_there_yet_is_refused_unless_it_asks_for_the_default() {
         error("--feature-gates=PriorityRequest=true"),
         "feature gate PriorityRequest is not supported yet by this version"
     );
-    assert_eq!(
-        error("--listen-peer-urls=https://127.0.0.1:1"),
-        "--listen-peer-urls=https://127.0.0.1:1 needs TLS, which is not supported yet by this version"
-    );
     config("--listen-client-urls=unix:/run/q.sock --advertise-client-urls=http://a:1");
     config("--advertise-client-urls=https://behind.a.proxy:2379");
     config("--feature-gates=LeaseCheckpoint=true,LeaseCheckpointPersist=true");
@@ -518,18 +513,6 @@ fn two_names_of_one_address_are_the_same_place() {
         ])
     });
     assert!(refused.unwrap_err().0.contains("resolved urls"));
-}
-
-#[test]
-fn peers_that_speak_tls_are_refused() {
-    let secure = config(
-        "--name=a --initial-cluster=a=http://a:1,b=https://b:1 --initial-advertise-peer-urls=http://a:1",
-    );
-    let refused = secure.check_bootstrap(|_| panic!("not asked")).unwrap_err();
-    assert_eq!(
-        refused.0,
-        "--initial-cluster has https://b:1: peers are not reached by TLS in this version"
-    );
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod corruption;
 mod downgrade;
 mod one_member;
 mod pages;
+mod peer_security;
 mod snapshots;
 mod sockets;
 mod space;

@@ -156,6 +156,12 @@ impl Member {
         );
     }
 
+    /// Whether a line with `text` has been logged so far.
+    pub(crate) fn has_logged(&self, text: &str) -> bool {
+        let process = self.process.as_ref().expect("the member was started");
+        process.log.text().contains(text)
+    }
+
     /// Kills the process, as a power cut would end it but for the disk's cache.
     pub(crate) fn kill(&mut self) {
         let mut process = self.process.take().expect("the member was started");

@@ -44,6 +44,7 @@ use super::json::Versions;
 use super::lane::LaneBody;
 use super::limits::{CONNECTIONS_MAX, IO_TIMEOUT, REDIAL_INTERVAL};
 use super::probe;
+use super::security::PeerTls;
 use super::snapshot::IncomingSnapshot;
 use super::transport::Transport;
 use crate::rt::{JoinSet, Listener, Timer};
@@ -118,7 +119,25 @@ impl<N: LocalNode> Service<N> {
         listener: impl Into<Listener>,
         stop: impl Future<Output = ()>,
     ) {
-        let listener = listener.into();
+        self.serve_as(listener.into(), None, stop).await;
+    }
+
+    /// As [`Service::serve`], with TLS.
+    pub async fn serve_securely(
+        self: Arc<Self>,
+        listener: impl Into<Listener>,
+        tls: PeerTls,
+        stop: impl Future<Output = ()>,
+    ) {
+        self.serve_as(listener.into(), Some(tls), stop).await;
+    }
+
+    async fn serve_as(
+        self: Arc<Self>,
+        listener: Listener,
+        tls: Option<PeerTls>,
+        stop: impl Future<Output = ()>,
+    ) {
         let write_timeout = self.transport.wire().write_timeout;
         let mut stop = std::pin::pin!(stop);
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -134,11 +153,26 @@ impl<N: LocalNode> Service<N> {
                 Some(_) = connections.join_next() => continue,
                 accepted = accepted => accepted,
             };
-            match accepted.and_then(|(stream, _)| Connection::new(stream, write_timeout)) {
-                Ok(connection) => {
+            let accepted = accepted.and_then(|(stream, remote)| {
+                stream.set_nodelay(true)?;
+                Ok((stream, remote))
+            });
+            match accepted {
+                Ok((stream, remote)) => {
                     let service = Arc::clone(&self);
+                    let tls = tls.clone();
                     connections.spawn(async move {
-                        service.serve_connection(connection).await;
+                        let connection = match tls {
+                            None => Connection::new(stream, write_timeout),
+                            Some(tls) => tls
+                                .accept(stream, remote)
+                                .await
+                                .map(|secured| Connection::secured(secured, write_timeout)),
+                        };
+                        // A handshake that failed was logged where its rules are known.
+                        if let Ok(connection) = connection {
+                            service.serve_connection(connection).await;
+                        }
                         drop(place);
                     });
                 }
