@@ -18,6 +18,9 @@ const SECOND: u64 = 1000 * MILLISECOND;
 /// Runs in which a member's data are altered, in a million.
 const ALTERED_PPM: u32 = 80_000;
 
+/// Runs with a quota that is soon reached, in a million.
+const QUOTA_PPM: u32 = 120_000;
+
 /// What clients of a standard run aim at, so that in spite of faults they come to twenty operations a second.
 const STANDARD_RATE: u64 = 30;
 
@@ -52,6 +55,8 @@ pub struct Options {
     pub plan: Vec<Fault>,
     /// How long a machine stays off that went off by itself, about.
     pub restart_ns: u64,
+    /// How many bytes databases may grow to beyond an empty one.
+    pub quota_room_bytes: Option<u64>,
     /// Which data members compare with each other, and when.
     pub comparisons: ComparisonOptions,
     /// Whether first only a core of the cluster heals, and must work alone, while the rest stays as bad as it can be.
@@ -125,6 +130,7 @@ impl Options {
         let mut options = Self::draw_calm(seed);
         options.plan_swarm(seed);
         options.plan_alteration(seed);
+        options.draw_quota(seed);
         options
     }
 
@@ -169,6 +175,7 @@ impl Options {
                 rate_ppm: *stream.pick(&[0, 200, 50_000]),
             },
             restart_ns: *stream.pick(&[50 * MILLISECOND, 500 * MILLISECOND, 2 * election_ns]),
+            quota_room_bytes: None,
             comparisons: ComparisonOptions::draw(seed),
             core_first: stream.chance(400_000),
             crash_point: None,
@@ -185,6 +192,19 @@ impl Options {
         let swarm = Swarm::draw(stream, self.election().as_nanos() as u64);
         self.plan
             .extend(swarm.plan(stream, self.members, self.safety_ns));
+    }
+
+    /// In some runs databases are full after a while.
+    fn draw_quota(&mut self, seed: u64) {
+        let stream = &mut Stream::new(seed, Purpose::Operator, 0);
+        if !stream.chance(QUOTA_PPM) {
+            return;
+        }
+        self.quota_room_bytes = Some(*stream.pick(&[16_000, 40_000]));
+        for group in &mut self.load.groups {
+            // What nobody but its owner deletes must leave room.
+            group.value_bytes_max = group.value_bytes_max.min(700);
+        }
     }
 
     /// In some runs the data of a member are altered, and somebody looks for it.

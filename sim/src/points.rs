@@ -326,6 +326,26 @@ pub const POINTS: &[Point] = &[
         "a fault began or ended since its condition held",
     ),
     point(
+        "quota.refused",
+        "refused: over the quota",
+        "a request that would not fit was refused",
+    ),
+    point(
+        "quota.done",
+        "done, and said to be refused",
+        "a request was applied over the quota, and its client told that there is no space",
+    ),
+    point(
+        "quota.alarm",
+        "alarm: NOSPACE",
+        "the alarm NOSPACE was raised",
+    ),
+    point(
+        "quota.recovered",
+        "alarm ended by the operator",
+        "room was made, and the alarm ended",
+    ),
+    point(
         "corruption.altered",
         "altered-data",
         "the data of a member were altered where nothing shows it",

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use quorate_core::types::MemberId;
+use quorate_proto::etcdserverpb::AlarmMember;
 
 use super::{Facts, Violation};
 
@@ -20,6 +21,8 @@ pub struct Ending {
     pub hash: u32,
     /// `HashKV` at an earlier one, where it can be told.
     pub earlier: Option<(i64, u32)>,
+    /// The alarms that it lists.
+    pub alarms: Vec<AlarmMember>,
 }
 
 /// Nothing works although faults have ended: that is excused only by disks of which too many hold what was never written
@@ -109,6 +112,7 @@ mod tests {
             compacted: -1,
             hash: 9,
             earlier: Some((3, 4)),
+            alarms: Vec::new(),
         };
         let mut endings = BTreeMap::from([(MemberId(1), ending.clone())]);
         endings.insert(MemberId(2), ending.clone());
@@ -129,6 +133,10 @@ mod tests {
             },
             Ending {
                 compacted: 2,
+                ..ending.clone()
+            },
+            Ending {
+                alarms: vec![AlarmMember::default()],
                 ..ending.clone()
             },
             Ending {

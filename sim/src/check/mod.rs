@@ -226,6 +226,10 @@ pub const PROPERTIES: &[(&str, &str)] = &[
         "corruption.refusal",
         "all members tell of CORRUPT, and then change nothing and answer reads",
     ),
+    (
+        "quota.space",
+        "who is over its quota, and nobody else, has no space, and then NOSPACE is raised",
+    ),
     ("contract.once", "a request stands in the log once at most"),
     (
         "contract.error",

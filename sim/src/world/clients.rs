@@ -13,6 +13,7 @@ use quorate_core::types::{LeaseId, MemberId, Ticket};
 use quorate_proto::etcdserverpb as pb;
 
 use super::machine::OpenRequest;
+use super::quota::{OPERATOR, is_no_space};
 use super::sessions::Session;
 use super::workload::{Call, probe_put};
 use super::{Event, World, name};
@@ -269,6 +270,9 @@ impl World {
         if let Call::LocalRead(request) = &call {
             return self.local_read(member, client, &call, request);
         }
+        if client != OPERATOR && self.refuse_by_quota(member, &call)? {
+            return self.client_hears(client, &call, &Answer::Nothing);
+        }
         let who = self.identity(member, client);
         self.note_lease_call(&call);
         let leader = self.leader();
@@ -406,7 +410,14 @@ impl World {
         };
         let read;
         match &open.call {
-            Call::Propose(_) => self.judge_write(member, ticket, &open, &result)?,
+            Call::Propose(request) => {
+                // Over the quota the client is told something else than the log has done.
+                let is_done =
+                    is_no_space(&result) && self.judge_no_space(member, ticket.0, request)?;
+                if !is_done {
+                    self.judge_write(member, ticket, &open, &result)?;
+                }
+            }
             Call::Read(request) if result.is_ok() => {
                 read = self.judge_read(member, &open, request)?;
                 answer = read.as_ref().map_or(Answer::Nothing, Answer::Read);
@@ -523,6 +534,7 @@ impl World {
 fn asker(client: usize) -> String {
     match client {
         PROBE => "the judge".to_owned(),
+        OPERATOR => "the operator".to_owned(),
         _ => format!("client {client}"),
     }
 }
@@ -549,6 +561,7 @@ fn answers(call: &Call, result: &Result<Response, RequestError>) -> bool {
             Response::Compact(_) => request.compaction.is_some(),
             Response::LeaseGrant(_) => request.lease_grant.is_some(),
             Response::LeaseRevoke(_) => request.lease_revoke.is_some(),
+            Response::Alarm(_) => request.alarm.is_some(),
             Response::AuthChanged(_) | Response::UserGet(_) => super::auth::is_asked(request),
             _ => false,
         },

@@ -486,6 +486,9 @@ impl World {
         if !self.are_replaced() {
             return Some("a member is being replaced".to_owned());
         }
+        if self.has_no_space() {
+            return Some("there is no space".to_owned());
+        }
         let last = self.ledger.last();
         for member in core {
             let Some(process) = &self.machines[member].process else {
@@ -542,6 +545,7 @@ impl World {
     }
 
     fn compare_endings(&mut self) -> Result<(), Violation> {
+        self.judge_quota()?;
         let members = self.members();
         let mut endings = BTreeMap::new();
         for member in members {
@@ -559,6 +563,7 @@ impl World {
                 compacted: view.compact_revision().0,
                 hash: hash.hash,
                 earlier: self.earlier_hash(&view),
+                alarms: process.node.status().alarms.to_vec(),
             };
             endings.insert(member, ending);
         }

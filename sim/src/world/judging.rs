@@ -259,6 +259,9 @@ impl World {
                 self.corruption
                     .on_alarm(&mut self.facts, members, id, member)
             }
+            pb::AlarmType::Nospace if is_raised => {
+                self.judge_no_space_alarm(MemberId(alarm.member_id))
+            }
             _ => Ok(()),
         }
     }

@@ -98,7 +98,9 @@ impl World {
                 .on_restart(&mut self.facts, &self.ledger, member, &nothing)?;
             self.note("is founded", member, 0);
         }
-        if beginning.found.is_some() && self.options.comparisons.at_start {
+        let compares = beginning.found.is_some() && self.options.comparisons.at_start;
+        let view = beginning.recovered.view();
+        if compares && view.is_telling_at(view.revision()) {
             self.compare_before_start(member, Box::new(beginning));
             return Ok(());
         }
@@ -228,7 +230,7 @@ impl World {
             election_ticks: self.options.election_ticks,
             pre_vote: self.options.pre_vote,
             request_bytes_max: 1 << 20,
-            quota_bytes: -1,
+            quota_bytes: self.quota_bytes(),
             learners_max: 1,
             corrupt_check_interval: self.options.comparisons.everything,
             compact_hash_check_interval: self.options.comparisons.compactions,

@@ -38,6 +38,8 @@ pub(super) struct Machine {
     pub(super) beginning: Option<Box<Beginning>>,
     /// It did not start last time, since the others hold other data.
     pub(super) refuses: bool,
+    /// How large its database was before the present turn, where there is a quota.
+    pub(super) size_before: u64,
     pub(super) is_paused: bool,
     /// What would have happened while it stood still.
     pub(super) deferred: Vec<Doing>,
@@ -174,6 +176,7 @@ impl Machine {
             process: None,
             beginning: None,
             refuses: false,
+            size_before: 0,
             is_paused: false,
             deferred: Vec::new(),
             slowness: 1,

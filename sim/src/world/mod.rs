@@ -21,6 +21,7 @@ mod life;
 mod machine;
 mod points;
 mod queue;
+mod quota;
 mod replace;
 mod sessions;
 mod snapshots;
@@ -84,6 +85,10 @@ pub struct World {
     watchers: Vec<Watcher>,
     /// Members that are gone, and what becomes of their places.
     replacements: Vec<Replacement>,
+    /// The operator who looks after the quota; how often there was no space, and how often the alarm said so.
+    operator: Stream,
+    over_quota: u64,
+    no_space_raised: u64,
     /// Hashes that members wait for, and how many they ever asked for.
     questions: BTreeMap<u64, Question>,
     questions_asked: u64,
@@ -167,6 +172,8 @@ enum Event {
     FaultEnds(usize),
     /// Somebody goes on with a replacement.
     Replace(usize),
+    /// The operator looks.
+    Operate,
     /// Hashes are asked for.
     Compare(Box<Step>),
     /// A damaged disk is repaired.
@@ -212,6 +219,9 @@ impl World {
             clients: clients(seed, &options.load),
             watchers: watchers(seed, &options.load),
             replacements: Vec::new(),
+            operator: Stream::new(seed, Purpose::Operator, 1),
+            over_quota: 0,
+            no_space_raised: 0,
             questions: BTreeMap::new(),
             questions_asked: 0,
             comparing: Stream::new(seed, Purpose::Compare, 1),
@@ -318,6 +328,9 @@ impl World {
             );
         }
         self.schedule_plan();
+        if self.options.quota_room_bytes.is_some() {
+            self.at(self.options.election().as_nanos() as u64, Event::Operate);
+        }
         self.at(self.options.safety_ns, Event::Heal);
     }
 
@@ -352,6 +365,7 @@ impl World {
             Event::FaultSteps(fault) => self.step_fault(fault)?,
             Event::FaultEnds(fault) => self.end_fault(fault),
             Event::Replace(number) => self.replace(number)?,
+            Event::Operate => self.operate()?,
             Event::Compare(step) => self.compare(*step)?,
             Event::Repair { member, life } => self.repair(member, life),
             Event::Heal => self.heal()?,

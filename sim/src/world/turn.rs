@@ -51,6 +51,7 @@ impl World {
 
     pub(super) fn turn(&mut self, member: MemberId) -> Result<(), Violation> {
         let now_ns = self.now_ns;
+        self.note_size(member);
         let machine = self.machines.get_mut(&member).expect("a member");
         let now = machine.clock.read(now_ns);
         let process = machine.process.as_mut().expect("a running member");

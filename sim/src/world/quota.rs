@@ -1,0 +1,218 @@
+//! Databases that may not grow: what a member refuses, and an operator who makes room.
+//!
+//! As in the server a request that does not fit is refused before it is proposed, and raises the alarm for the member
+//! that was asked; what was on its way already is looked at again when it is applied. The operator deletes, compacts,
+//! waits until every member has room, and ends the alarm; again and again, also while everything heals.
+
+use bytes::Bytes;
+use quorate_core::error::RequestError;
+use quorate_core::mvcc::Store;
+use quorate_core::request::{LEASE_GRANT_BYTES, fits_quota, put_cost_bytes, txn_cost_bytes};
+use quorate_core::types::MemberId;
+use quorate_proto::etcdserverpb as pb;
+use quorate_proto::etcdserverpb::alarm_request::AlarmAction;
+
+use super::ending::Stage;
+use super::workload::{Call, delete, key, propose};
+use super::{Event, World};
+use crate::check::Violation;
+
+/// The client that the operator is.
+pub(super) const OPERATOR: usize = usize::MAX - 1;
+
+/// How long he waits before he looks again, about.
+const LOOK_NS: u64 = 150_000_000;
+/// Room that there must be before he ends the alarm.
+const ROOM_BYTES: u64 = 4_000;
+/// The rows of an entry take no more than this beside twice its length.
+const ROW_BYTES_MAX: u64 = 4096;
+
+impl World {
+    /// The quota in bytes, as members are told; -1 is none.
+    pub(super) fn quota_bytes(&self) -> i64 {
+        let empty_bytes = Store::new().size_bytes();
+        let room = self.options.quota_room_bytes;
+        room.map_or(-1, |room| (empty_bytes + room) as i64)
+    }
+
+    /// Whether a member must refuse a request before it proposes it; then it raises the alarm.
+    pub(super) fn refuse_by_quota(
+        &mut self,
+        member: MemberId,
+        call: &Call,
+    ) -> Result<bool, Violation> {
+        let Call::Propose(request) = call else {
+            return Ok(false);
+        };
+        let is_judged = matches!(self.stage, Stage::Suspecting { .. });
+        if self.options.quota_room_bytes.is_none() || is_judged {
+            return Ok(false);
+        }
+        let size_bytes = self.size_of(member).expect("a running member");
+        if fits_quota(size_bytes, cost_bytes(request), self.quota_bytes()) {
+            return Ok(false);
+        }
+        self.count("refused: over the quota");
+        self.over_quota += 1;
+        let (member_id, action) = (member.0, AlarmAction::Activate);
+        self.ask(
+            member,
+            OPERATOR,
+            self.now_ns,
+            switch_alarm(member_id, action),
+        )?;
+        Ok(true)
+    }
+
+    fn size_of(&self, member: MemberId) -> Option<u64> {
+        let process = self.machines[&member].process.as_ref()?;
+        Some(process.node.view().size_bytes())
+    }
+
+    /// Before a turn of a member: how large its database is.
+    pub(super) fn note_size(&mut self, member: MemberId) {
+        if self.options.quota_room_bytes.is_some() {
+            let size_bytes = self.size_of(member).unwrap_or_default();
+            let machine = self.machines.get_mut(&member).expect("a member");
+            machine.size_before = size_bytes;
+        }
+    }
+
+    /// A member says that there is no space, although the log has done what was asked: it must have been over its quota when
+    /// it applied that.
+    pub(super) fn judge_no_space(
+        &mut self,
+        member: MemberId,
+        id: u64,
+        request: &pb::InternalRaftRequest,
+    ) -> Result<bool, Violation> {
+        let indexes = self.ledger.indexes_of(id);
+        let is_done = |index: &u64| {
+            let committed = self.ledger.get(*index).expect("an index of the ledger");
+            matches!(&committed.applied, Some((_, Ok(_))))
+        };
+        if self.options.quota_room_bytes.is_none() || !indexes.iter().any(is_done) {
+            return Ok(false);
+        }
+        let before = self.raft.position(member).applied;
+        let process = self.machines[&member].process.as_ref();
+        let view = process.expect("a running member").node.view();
+        let first = process.expect("it runs").applied_before + 1;
+        // Rows may come and go within a turn: what it has applied can have made its database so large at most.
+        let applied = (first..=before).filter_map(|index| self.ledger.get(index));
+        let added: u64 = applied
+            .map(|it| 2 * it.entry.payload().len() as u64 + ROW_BYTES_MAX)
+            .sum();
+        let peak = self.machines[&member].size_before.max(view.size_bytes()) + added;
+        let (cost, quota) = (cost_bytes(request), self.quota_bytes());
+        let fits = fits_quota(peak, cost, quota);
+        self.facts.expect("quota.space", !fits, || {
+            format!(
+                "{member:?} has no space for {request:?}, its database has {peak} of {quota} bytes"
+            )
+        })?;
+        self.count("done, and said to be refused");
+        self.over_quota += 1;
+        Ok(true)
+    }
+
+    /// NOSPACE stands in the log.
+    pub(super) fn judge_no_space_alarm(&mut self, member: MemberId) -> Result<(), Violation> {
+        let is_known = self.machines.contains_key(&member);
+        let may_be = self.options.quota_room_bytes.is_some() && is_known;
+        self.facts.expect("quota.space", may_be, || {
+            format!("{member:?} raises NOSPACE, and there is no quota")
+        })?;
+        self.no_space_raised += 1;
+        self.count("alarm: NOSPACE");
+        Ok(())
+    }
+
+    /// Who was refused for want of space has raised the alarm.
+    pub(super) fn judge_quota(&mut self) -> Result<(), Violation> {
+        let (refused, raised) = (self.over_quota, self.no_space_raised);
+        if self.options.quota_room_bytes.is_none() {
+            return Ok(());
+        }
+        let is_said = refused == 0 || raised > 0;
+        self.facts.expect("quota.space", is_said, || {
+            format!("{refused} requests had no space, and nobody raised the alarm")
+        })
+    }
+
+    /// The operator looks after the alarm.
+    pub(super) fn operate(&mut self) -> Result<(), Violation> {
+        let after_ns = self.operator.with_tail(LOOK_NS);
+        self.at(self.now_ns + after_ns, Event::Operate);
+        let alarms = self.ledger.model().alarms();
+        let no_space = pb::AlarmType::Nospace as i32;
+        let raised: Vec<_> = alarms.iter().filter(|it| it.alarm == no_space).collect();
+        let looked_after: Vec<_> = match &self.stage {
+            Stage::Settling { core, .. } => core.iter().copied().collect(),
+            _ => self.members(),
+        };
+        let sizes = looked_after.iter().map(|it| (*it, self.size_of(*it)));
+        let running: Vec<_> = sizes.filter_map(|(it, size)| Some((it, size?))).collect();
+        if raised.is_empty() || running.is_empty() {
+            return Ok(());
+        }
+        let quota = self.quota_bytes() as u64;
+        let is_full = running.iter().any(|(_, size)| size + ROOM_BYTES >= quota);
+        let (asked, _) = *self.operator.pick(&running);
+        if !is_full {
+            self.count("alarm ended by the operator");
+            for alarm in raised {
+                let call = switch_alarm(alarm.member_id, AlarmAction::Deactivate);
+                self.ask(asked, OPERATOR, self.now_ns, call)?;
+            }
+            return Ok(());
+        }
+        let call = match self.operator.chance(500_000) {
+            true => delete_everything(),
+            false => {
+                let revision = self.ledger.model().revision();
+                let physical = false;
+                propose(|it| it.compaction = Some(pb::CompactionRequest { revision, physical }))
+            }
+        };
+        self.ask(asked, OPERATOR, self.now_ns, call)
+    }
+
+    /// Whether members take nothing more for want of space.
+    pub(super) fn has_no_space(&self) -> bool {
+        self.ledger.model().has_alarm(pb::AlarmType::Nospace)
+    }
+}
+
+/// All keys that clients share; locks, elections and registers have others.
+fn delete_everything() -> Call {
+    delete(pb::DeleteRangeRequest {
+        key: key(0),
+        range_end: Bytes::from_static(b"key."),
+        ..pb::DeleteRangeRequest::default()
+    })
+}
+
+fn switch_alarm(member_id: u64, action: AlarmAction) -> Call {
+    propose(|it| {
+        it.alarm = Some(pb::AlarmRequest {
+            action: action as i32,
+            member_id,
+            alarm: pb::AlarmType::Nospace as i32,
+        });
+    })
+}
+
+/// What the server counts a request for.
+fn cost_bytes(request: &pb::InternalRaftRequest) -> u64 {
+    if request.lease_grant.is_some() {
+        return LEASE_GRANT_BYTES;
+    }
+    let put = request.put.as_ref().map_or(0, put_cost_bytes);
+    put + request.txn.as_ref().map_or(0, txn_cost_bytes)
+}
+
+/// Whether a refusal is for want of space.
+pub(super) fn is_no_space<T>(result: &Result<T, RequestError>) -> bool {
+    matches!(result, Err(RequestError::NoSpace))
+}
