@@ -165,6 +165,13 @@ pub(crate) async fn at_start(
     let view = recovered.view();
     let hashed = hash(&view, Revision(0))
         .map_err(|error| format!("{own} failed to fetch hash ({error})"))?;
+    if !view.is_telling_at(hashed.hash.hash_revision) {
+        info!(
+            "local-member-id" = own,
+            "initial corruption checking passed; there is no key to compare"
+        );
+        return Ok(());
+    }
     let client = PeerClient::new(wire);
     let others = recovered.members().into_iter();
     let asked = others

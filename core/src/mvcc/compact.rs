@@ -45,10 +45,27 @@ enum Phase {
     Mark {
         /// The record of the last key visited.
         resume: Option<Bytes>,
-        /// Whether any row was marked.
-        any_kept: bool,
+        kept: Kept,
     },
     Sweep(Sweep),
+}
+
+/// A hash that a compaction has made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Remembered {
+    pub(super) hash: HashKv,
+    /// Whether it can be compared: where no key was left, who has compacted has another hash than who has not, in etcd
+    /// too.
+    pub(super) is_telling: bool,
+}
+
+/// What was marked.
+#[derive(Clone, Copy, Debug, Default)]
+struct Kept {
+    /// Any row.
+    any: bool,
+    /// One that is no tombstone.
+    live: bool,
 }
 
 #[derive(Debug)]
@@ -57,7 +74,7 @@ struct Sweep {
     /// The segment that takes in the rows of emptied ones.
     target: usize,
     stage: Stage,
-    any_kept: bool,
+    kept: Kept,
     hasher: Hasher,
     /// Rows that are gone.
     removed: usize,
@@ -152,7 +169,7 @@ pub(super) fn begin(state: &mut State, revision: i64, hash_wanted: bool) -> Job 
         hash_wanted,
         phase: Phase::Mark {
             resume: None,
-            any_kept: false,
+            kept: Kept::default(),
         },
     }
 }
@@ -160,7 +177,7 @@ pub(super) fn begin(state: &mut State, revision: i64, hash_wanted: bool) -> Job 
 impl Job {
     fn step(&mut self, shared: &Shared) -> Progress {
         match &mut self.phase {
-            Phase::Mark { resume, any_kept } => {
+            Phase::Mark { resume, kept } => {
                 let mut state = shared.write();
                 if shared.pinned().is_some_and(|pinned| pinned < self.revision) {
                     return Progress::Pinned;
@@ -169,13 +186,13 @@ impl Job {
                     state.floor = self.revision;
                     state.arena.forget_kept();
                 }
-                let rows = mark_leaf(&mut state, self.revision, resume, any_kept);
+                let rows = mark_leaf(&mut state, self.revision, resume, kept);
                 if rows == 0 {
                     self.phase = Phase::Sweep(Sweep {
                         segment: 0,
                         target: 0,
                         stage: Stage::Hash,
-                        any_kept: *any_kept,
+                        kept: *kept,
                         hasher: Hasher::new(),
                         removed: 0,
                     });
@@ -212,7 +229,8 @@ impl Job {
                 compact_revision: Revision(self.previous),
                 hash_revision: Revision(self.revision),
             };
-            state.hashes.push_back(hash);
+            let is_telling = sweep.kept.live;
+            state.hashes.push_back(Remembered { hash, is_telling });
             if state.hashes.len() > HASHES_MAX {
                 state.hashes.pop_front();
             }
@@ -225,7 +243,7 @@ fn mark_leaf(
     state: &mut State,
     compacted: i64,
     resume: &mut Option<Bytes>,
-    any_kept: &mut bool,
+    kept: &mut Kept,
 ) -> usize {
     let State { arena, index, .. } = state;
     let Some((leaf, first)) = index.next_leaf(arena, resume.as_ref().map(|last| record::key(last)))
@@ -248,7 +266,8 @@ fn mark_leaf(
         if !row.is_tombstone() || arena.main(row) == compacted {
             arena.keep(row);
             arena.set_previous(row, Location::NONE);
-            *any_kept = true;
+            kept.any = true;
+            kept.live |= !row.is_tombstone();
         } else if above.is_none() {
             forgotten[number] = true;
         } else {
@@ -314,7 +333,7 @@ impl Sweep {
             if main > compacted {
                 break;
             }
-            let counts = main > previous || !self.any_kept || state.arena.is_kept(*row);
+            let counts = main > previous || !self.kept.any || state.arena.is_kept(*row);
             if counts && !(main == previous && row.is_tombstone()) {
                 self.hasher
                     .add(main, sub, row.is_tombstone(), state.arena.bytes(*row));

@@ -82,9 +82,9 @@ pub(super) fn hash_kv(view: &View, revision: i64) -> Result<HashKv, RequestError
             .read()
             .hashes
             .iter()
-            .find(|hash| hash.hash_revision.0 == revision)
+            .find(|cached| cached.hash.hash_revision.0 == revision)
         {
-            return Ok(*cached);
+            return Ok(cached.hash);
         }
         let pin = view.pin();
         let compacted = pin.compact_revision.0;

@@ -9,8 +9,8 @@ use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 
-use super::HashKv;
 use super::arena::{Arena, LONE_RECORD_BYTES, Lane, Location, NewRow};
+use super::compact::Remembered;
 use super::history::History;
 use super::index::{Index, Place};
 use super::record::{self, Fields};
@@ -146,7 +146,7 @@ pub(super) struct State {
     /// The last compaction whose rows are gone.
     pub(super) finished: Option<i64>,
     /// Hashes made by the latest compactions, in the order of their revision.
-    pub(super) hashes: VecDeque<HashKv>,
+    pub(super) hashes: VecDeque<Remembered>,
     /// Bytes that the rows take in the image.
     pub(super) image_bytes: u64,
     /// Counts the times that the whole store was replaced.

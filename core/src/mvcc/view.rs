@@ -7,7 +7,7 @@ use quorate_proto::etcdserverpb::{request_op, response_op};
 use quorate_proto::mvccpb::KeyValue;
 
 use super::range::{self, Count};
-use super::state::{Shared, State};
+use super::state::{KeyRange, Shared, State};
 use super::{HashKv, Row, compare, hash, record};
 use crate::error::RequestError;
 use crate::types::Revision;
@@ -102,9 +102,33 @@ impl View {
         hash::hash_kv(self, revision.0)
     }
 
-    /// Hashes kept of the latest compactions, in the order of their revision.
+    /// Hashes kept of the latest compactions, in the order of their revision; without those that tell nothing, since no
+    /// key was left.
     pub fn compaction_hashes(&self) -> Vec<HashKv> {
-        self.shared.read().hashes.iter().copied().collect()
+        let state = self.shared.read();
+        let telling = state.hashes.iter().filter(|kept| kept.is_telling);
+        telling.map(|kept| kept.hash).collect()
+    }
+
+    /// Whether a hash at a revision can be compared with that of another member. Not where the revision shows no key: it
+    /// then depends on whether its member has compacted, in etcd too; nor where that is not known any more.
+    pub fn is_telling_at(&self, revision: Revision) -> bool {
+        let mut any = false;
+        let mut resume = None;
+        loop {
+            let state = self.shared.read();
+            if revision.0 < state.compacted {
+                return false;
+            }
+            let all = KeyRange::new(&[], &[0]);
+            resume = state.walk(all, resume.as_ref(), revision.0, |_| {
+                any = true;
+                false
+            });
+            if any || resume.is_none() {
+                return any;
+            }
+        }
     }
 
     /// Up to `limit` rows of the history in revision order, from (main, sub) on. Whoever must not miss a row looks

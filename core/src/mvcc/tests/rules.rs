@@ -101,8 +101,15 @@ fn hash_kv_equals_etcds_before_and_after_compactions() {
     check(&store, &[(0, 2_025_187_693, 7), (8, 2_025_187_693, 7)]);
     compact_fully(&mut store, 8);
     check(&store, &[(0, 1_084_519_789, 8), (8, 1_841_068_352, 7)]);
+    let view = store.view();
+    let kept = view.compaction_hashes().into_iter();
+    let kept: Vec<_> = kept.map(|hash| hash.hash_revision.0).collect();
+    assert_eq!(kept, [5, 7], "the one that left no key is not compared");
+    assert!(!view.is_telling_at(Revision(8)), "nor is that revision");
+    assert!(!view.is_telling_at(Revision(7)), "it is compacted");
     put(&mut store, "d", "x");
     check(&store, &[(0, 2_303_155_821, 8)]);
+    assert!(store.view().is_telling_at(Revision(9)));
 }
 
 #[test]
