@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   member/wal holds a log ──► restart: image + log; the flags about the cluster are ignored
+//!                          ──► --force-new-cluster: the log goes on with the removal of all others
 //!   neither log nor image  ──► found: ids from --initial-cluster and its token, a new log
 //!   --initial-cluster-state=existing ──► join: ids from the running members, an empty log; the leader sends the rest
 //!   an image without a log ──► refused: the log is what says who this is
@@ -27,6 +28,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::config::{Config, ConfigError};
+use crate::log::lines;
 
 /// How long running members may take to say whom they know; etcd's patience.
 const KNOWN_PATIENCE: Duration = Duration::from_secs(1);
@@ -122,7 +124,7 @@ fn restart<D: Disk + Clone>(
         hard_state,
         entries,
         older,
-        wal,
+        mut wal,
         repair,
     } = wal::recover(disk.clone(), options)?;
     if let Some(repair) = repair {
@@ -176,12 +178,31 @@ fn restart<D: Disk + Clone>(
             wal,
         });
     }
-    let recovered = Recovered::from_disk(image, contents, lease_config(config))?;
+    let mut recovered = Recovered::from_disk(image, contents, lease_config(config))?;
+    if config.force_new_cluster {
+        force_new_cluster(config, metadata, &mut recovered, &mut wal)?;
+    }
     Ok(Beginning {
         metadata,
         recovered,
         wal,
     })
+}
+
+/// Leaves all other members out of the cluster, durably.
+fn force_new_cluster<D: Disk>(
+    config: &Config,
+    own: Metadata,
+    recovered: &mut Recovered,
+    wal: &mut Wal<D>,
+) -> Result<(), BootstrapError> {
+    let forced = recovered.force_new_cluster(own.member, config.max_learners)?;
+    for write in &forced.writes {
+        wal.append(write)?;
+    }
+    wal.sync()?;
+    lines::forcing_new_cluster(own, &forced);
+    Ok(())
 }
 
 async fn found<D: Disk + Clone>(

@@ -13,6 +13,7 @@
 //! Architecture invariant: time is only what `handle` was told; a stall of the driver is not time (at most one
 //! election timeout of ticks is made up).
 
+mod alone;
 mod applying;
 mod check;
 mod corruption;
@@ -33,6 +34,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use quorate_proto::etcdserverpb as pb;
 
+pub use alone::Forced;
 pub use measure::{Applied, Counts, LEASE_TTL_BOUNDS};
 pub use recover::{LogContents, RecoverError, Recovered};
 pub use snapshots::ReceivedImage;

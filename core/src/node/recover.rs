@@ -11,7 +11,7 @@ use crate::member::version::major_minor;
 use crate::member::{Membership, bootstrap_change};
 use crate::mvcc::{Store, View};
 use crate::node::ETCD_VERSION;
-use crate::types::{Index, Term};
+use crate::types::{Index, MemberId, Term};
 
 /// Where a member begins: the state that its checkpoint holds, and the log after it.
 #[derive(Debug)]
@@ -62,6 +62,12 @@ pub enum RecoverError {
     /// Log and checkpoint do not belong together.
     #[error("the log and snap/db do not fit together: {0}")]
     Mismatch(String),
+    /// A cluster is to be made of a member that belongs to none.
+    #[error(
+        "--force-new-cluster: {:x} is no member of its cluster any more, or not yet; take the directory of another \
+         member, or restore its image with quorateutl snapshot restore --skip-hash-check", .0.0
+    )]
+    NotAMember(MemberId),
 }
 
 impl Recovered {

@@ -13,7 +13,9 @@ use quorate_core::checkpoint::{self, Arrival, DATABASE, MemberRecord};
 use quorate_core::corruption::{Finding, HashRefusal, Hashed, PeerHash};
 use quorate_core::disk::{Disk as _, DiskFile as _};
 use quorate_core::lease;
-use quorate_core::node::{LogContents, Node, ReceivedImage, Recovered, Status};
+use quorate_core::node::{
+    Forced, LogContents, Node, ReceivedImage, RecoverError, Recovered, Status,
+};
 use quorate_core::{
     ClusterId, Index, MemberId, RequestError, Revision, Term, Ticket, Time, WriteNumber,
 };
@@ -21,6 +23,7 @@ use quorate_proto::{etcdserverpb as pb, raftpb};
 
 use super::memory_disk::MemoryDisk;
 
+const LEARNERS_MAX: usize = 1;
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 
 /// What one member's disk holds.
@@ -129,7 +132,7 @@ impl Cluster {
             pre_vote: true,
             request_bytes_max: 1 << 20,
             quota_bytes: self.quota_bytes,
-            learners_max: 1,
+            learners_max: LEARNERS_MAX,
             corrupt_check_interval: Duration::from_secs(u64::from(self.compares)),
             compact_hash_check_interval: self
                 .compares_compactions
@@ -150,6 +153,26 @@ impl Cluster {
 
     /// Forgets the process, keeps the disk.
     pub(crate) fn restart(&mut self, id: u64) {
+        let recovered = self.recovered(id);
+        self.start(id, recovered);
+    }
+
+    /// As [`Cluster::restart`], and all other members are lost for good.
+    pub(crate) fn restart_alone(&mut self, id: u64) -> Result<Forced, RecoverError> {
+        self.nodes.retain(|member, _| *member == id);
+        self.disks.retain(|member, _| *member == id);
+        self.network.clear();
+        let mut recovered = self.recovered(id);
+        let forced = recovered.force_new_cluster(MemberId(id), LEARNERS_MAX)?;
+        for write in forced.writes.clone() {
+            self.keep(id, write);
+        }
+        self.start(id, recovered);
+        Ok(forced)
+    }
+
+    /// What a member finds on its disk.
+    pub(crate) fn recovered(&mut self, id: u64) -> Recovered {
         self.nodes.remove(&id);
         self.unreported.retain(|(member, _)| *member != id);
         let mut disk = self.disks[&id].clone();
@@ -172,9 +195,7 @@ impl Cluster {
             .open(DATABASE)
             .ok()
             .map(|file| file.read().unwrap());
-        let recovered =
-            Recovered::from_disk(image, log, lease::Config::default()).expect("a sound disk");
-        self.start(id, recovered);
+        Recovered::from_disk(image, log, lease::Config::default()).expect("a sound disk")
     }
 
     pub(crate) fn step(&mut self) {
@@ -305,6 +326,16 @@ impl Cluster {
 
     /// A disk that is stalled keeps what it was told, and does not say so.
     fn write(&mut self, id: u64, write: Write) {
+        let number = write.number;
+        self.keep(id, write);
+        if self.stalled.contains(&id) {
+            self.unreported.push((id, number));
+        } else {
+            self.handle(id, Input::Written(number));
+        }
+    }
+
+    fn keep(&mut self, id: u64, write: Write) {
         let disk = self.disks.get_mut(&id).unwrap();
         if let Some(install) = write.install {
             install.carry_out(&mut disk.files).unwrap();
@@ -318,11 +349,6 @@ impl Cluster {
         disk.record = write.snapshot.or(disk.record.take());
         if let Some(before) = write.purge_before {
             disk.entries = disk.entries.split_off(&before.0);
-        }
-        if self.stalled.contains(&id) {
-            self.unreported.push((id, write.number));
-        } else {
-            self.handle(id, Input::Written(write.number));
         }
     }
 

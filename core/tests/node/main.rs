@@ -2,6 +2,7 @@
 //!
 //! The simulator does this with faults.
 
+mod alone;
 mod cluster;
 mod corruption;
 mod counts;

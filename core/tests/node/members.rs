@@ -9,7 +9,7 @@ use quorate_proto::etcdserverpb as pb;
 
 use super::cluster::{Cluster, member};
 
-fn add(id: u64, is_learner: bool) -> MembersChange {
+pub(crate) fn add(id: u64, is_learner: bool) -> MembersChange {
     let name = String::new();
     MembersChange::Add(quorate_core::checkpoint::MemberRecord {
         is_learner,
@@ -22,13 +22,13 @@ fn text(result: Result<Vec<pb::Member>, RequestError>) -> String {
     result.expect_err("it is refused").message().to_owned()
 }
 
-fn ids(members: &[pb::Member]) -> Vec<u64> {
+pub(crate) fn ids(members: &[pb::Member]) -> Vec<u64> {
     members.iter().map(|member| member.id).collect()
 }
 
 impl Cluster {
     /// Starts a member that was added, and waits until it has published itself.
-    fn join(&mut self, id: u64) {
+    pub(crate) fn join(&mut self, id: u64) {
         self.disks.entry(id).or_default();
         self.start(id, Recovered::joining(lease::Config::default()));
         self.run_until("the new member publishes itself", |cluster| {

@@ -291,7 +291,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     feature("snapshot-catchup-entries", U64, "5000", NoEffect("entries for slow followers are read from the log files"), "Entries kept for slow followers."),
 
     flag(Section::Unsafe, "unsafe-no-fsync", Bool, "false", NotYet, "Never sync: a power cut loses data."),
-    flag(Section::Unsafe, "force-new-cluster", Bool, "false", NotYet, "Make a cluster of this member alone out of its data."),
+    flag(Section::Unsafe, "force-new-cluster", Bool, "false", Works, "Make a cluster of this member alone out of its data."),
 
     flag(Section::Meta, "config-file", Text, "", Works, "Read all settings from this file."),
     flag(Section::Meta, "version", Bool, "false", Works, "Print the version."),

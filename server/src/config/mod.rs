@@ -96,6 +96,8 @@ pub struct Config {
     pub joins_existing_cluster: bool,
     /// `--initial-cluster-token`.
     pub initial_cluster_token: String,
+    /// Whether all other members are lost, and this one is to go on without them.
+    pub force_new_cluster: bool,
 
     /// `--heartbeat-interval`: the length of one Raft tick.
     pub heartbeat_interval: Duration,
@@ -408,6 +410,7 @@ impl Config {
             initial_cluster: settings.text("initial-cluster"),
             joins_existing_cluster: settings.text("initial-cluster-state") == "existing",
             initial_cluster_token: settings.text("initial-cluster-token"),
+            force_new_cluster: settings.bool("force-new-cluster"),
             heartbeat_interval: Duration::from_millis(heartbeat_ms),
             election_ticks: u32::try_from(settings.unsigned("election-timeout") / heartbeat_ms)
                 .expect("the election timeout has an upper bound"),

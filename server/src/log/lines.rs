@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use quorate_core::node::Applied;
+use quorate_core::node::{Applied, Forced};
 use quorate_core::types::{ClusterId, MemberId, Revision};
+use quorate_core::wal::Metadata;
 use tracing::{error, info, warn};
 
 use super::FATAL;
@@ -60,6 +61,18 @@ pub fn refused(refusal: &Refusal, arguments: &[String]) {
     }
     running(arguments);
     warn!(error = %refusal.error, "failed to verify flags");
+}
+
+/// The other members are lost, and this one goes on without them.
+pub(crate) fn forcing_new_cluster(own: Metadata, forced: &Forced) {
+    let removed: Vec<_> = forced.removed.iter().map(|id| hex(id.0)).collect();
+    info!(
+        "cluster-id" = hex(own.cluster.0),
+        "local-member-id" = hex(own.member.0),
+        "removed-members" = removed.join(","),
+        "number-of-discarded-entries" = forced.dropped,
+        "forcing restart member"
+    );
 }
 
 /// Whether there is data already, before it is opened.

@@ -37,7 +37,7 @@ async fn until_taken<T>(passing: &str, attempt: impl AsyncFn() -> Result<T, Stat
 
 /// Adds a member that will start then; gives its id. Links that are younger than five seconds do not count, so that the
 /// first tries may be refused.
-async fn add(running: &Member, joining: &Member, is_learner: bool) -> u64 {
+pub(crate) async fn add(running: &Member, joining: &Member, is_learner: bool) -> u64 {
     let request = pb::MemberAddRequest {
         peer_urls: vec![joining.peer_url.clone()],
         is_learner,
@@ -65,7 +65,7 @@ async fn remove(asked: &Member, id: u64) {
     .await;
 }
 
-async fn put(member: &Member, key: &str) {
+pub(crate) async fn put(member: &Member, key: &str) {
     let put = pb::PutRequest {
         key: Bytes::from(key.to_owned()),
         ..Default::default()
@@ -74,6 +74,14 @@ async fn put(member: &Member, key: &str) {
     while let Err(error) = member.kv().await.put(put.clone()).await {
         assert_eq!(error.code(), Code::Unavailable, "{error:?}");
     }
+}
+
+/// Whom the cluster consists of, by a linearizable read.
+pub(crate) async fn member_ids(asked: &Member) -> Vec<u64> {
+    let request = pb::MemberListRequest { linearizable: true };
+    let list = asked.membership().await.member_list(request).await;
+    let list = list.expect("there is a leader").into_inner().members;
+    list.iter().map(|member| member.id).collect()
 }
 
 #[tokio::test]
@@ -125,13 +133,7 @@ async fn one_member_becomes_three_and_one_again() {
         members.remove(0);
         put(members.last().expect("it stays"), &format!("without-{id}")).await;
     }
-    let request = pb::MemberListRequest { linearizable: true };
-    let list = members[0].membership().await.member_list(request).await;
-    let list = list.expect("it leads").into_inner().members;
-    assert_eq!(
-        list.iter().map(|member| member.id).collect::<Vec<_>>(),
-        [third]
-    );
+    assert_eq!(member_ids(&members[0]).await, [third]);
 }
 
 #[tokio::test]

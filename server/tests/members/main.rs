@@ -8,6 +8,7 @@ mod client_security;
 mod concurrency;
 mod corruption;
 mod downgrade;
+mod forced;
 mod one_member;
 mod pages;
 mod peer_security;

@@ -123,6 +123,11 @@ impl Member {
         self
     }
 
+    /// Takes a flag back for the next start.
+    pub(crate) fn drop_argument(&mut self, argument: &str) {
+        self.arguments.retain(|known| known != argument);
+    }
+
     /// Where the member keeps its data.
     pub(crate) fn data_dir(&self) -> std::path::PathBuf {
         self.directory.path().join("data")
