@@ -5,6 +5,7 @@
 //!   member/wal holds a log ──► restart: image + log; the flags about the cluster are ignored
 //!                          ──► --force-new-cluster: the log goes on with the removal of all others
 //!   neither log nor image  ──► found: ids from --initial-cluster and its token, a new log
+//!                          ──► --discovery-token: the founders find each other in another cluster
 //!   --initial-cluster-state=existing ──► join: ids from the running members, an empty log; the leader sends the rest
 //!   an image without a log ──► refused: the log is what says who this is
 //! ```
@@ -12,8 +13,10 @@
 //! It never starts from nothing in silence: whatever cannot be read, or is not what it should be, is an error that
 //! names it, and nothing on the disk is changed by then.
 
+mod discovery;
 mod join;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -27,7 +30,9 @@ use quorate_net::peer::{Endpoint, PeerClient, Wire};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::config::{Config, ConfigError};
+pub(crate) use discovery::DiscoveryError;
+
+use crate::config::{Config, ConfigError, parse_cluster};
 use crate::log::lines;
 
 /// How long running members may take to say whom they know; etcd's patience.
@@ -76,6 +81,12 @@ pub enum BootstrapError {
          directory to start anew"
     )]
     BegunForAnother,
+    /// The other first members were not found.
+    #[error("failed to join discovery cluster ({0})")]
+    Discovery(#[from] DiscoveryError),
+    /// Two of the members that were found have one URL.
+    #[error("discovery cluster {0} has duplicate url")]
+    DiscoveredTwice(String),
     /// Nobody of the cluster that this member is to join says who its members are.
     #[error(
         "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs"
@@ -102,7 +113,7 @@ pub(crate) async fn begin<D: Disk + Clone>(
     log: wal::Options,
 ) -> Result<Beginning<D>, BootstrapError> {
     if wal::exists(&disk, &log)? {
-        return restart(config, disk, log);
+        return restart(config, disk, log).await;
     }
     if read_image(&disk)?.is_some() {
         return Err(BootstrapError::ImageWithoutLog);
@@ -113,7 +124,7 @@ pub(crate) async fn begin<D: Disk + Clone>(
     found(config, wire, disk, log).await
 }
 
-fn restart<D: Disk + Clone>(
+async fn restart<D: Disk + Clone>(
     config: &Config,
     disk: D,
     options: wal::Options,
@@ -156,6 +167,9 @@ fn restart<D: Disk + Clone>(
         entries,
         older,
     };
+    if config.discovery.is_some() {
+        warn!("discovery token is ignored since cluster already initialized; valid logs are found");
+    }
     if contents.is_unfinished_founding() && config.joins_existing_cluster {
         info!("nothing had come from the running cluster yet; joining again");
         let recovered = Recovered::joining(lease_config(config));
@@ -166,7 +180,7 @@ fn restart<D: Disk + Clone>(
         });
     }
     if contents.is_unfinished_founding() {
-        let (members, own) = config.founders()?;
+        let (members, own) = founders(config).await?;
         if own != metadata {
             return Err(BootstrapError::BegunForAnother);
         }
@@ -211,7 +225,7 @@ async fn found<D: Disk + Clone>(
     disk: D,
     options: wal::Options,
 ) -> Result<Beginning<D>, BootstrapError> {
-    let (members, metadata) = config.founders()?;
+    let (members, metadata) = founders(config).await?;
     if is_known(wire, &members, metadata.member).await {
         return Err(BootstrapError::AlreadyBootstrapped(metadata.member));
     }
@@ -222,6 +236,31 @@ async fn found<D: Disk + Clone>(
         recovered,
         wal,
     })
+}
+
+/// The first members, and which of them this is: the flags name them, or they find each other.
+async fn founders(config: &Config) -> Result<(Vec<MemberRecord>, Metadata), BootstrapError> {
+    let (members, metadata) = config.founders()?;
+    let own = metadata.member;
+    let Some(discovery) = &config.discovery else {
+        return Ok((members, metadata));
+    };
+    let found = discovery::join(discovery, own, &config.own_entry()).await;
+    let initial_cluster = found.inspect_err(|error| lines::discovery_failed(discovery, error))?;
+    let urls = parse_cluster(&initial_cluster).map_err(|_| DiscoveryError::InvalidUrl)?;
+    let mut seen = BTreeSet::new();
+    if !urls
+        .values()
+        .flatten()
+        .all(|url| seen.insert(url.to_string()))
+    {
+        return Err(BootstrapError::DiscoveredTwice(initial_cluster));
+    }
+    let found = Config {
+        initial_cluster,
+        ..config.clone()
+    };
+    Ok(found.founders()?)
 }
 
 /// Whether a running member says that this one has been running before: then it has voted, and must not begin anew.

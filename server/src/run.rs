@@ -270,7 +270,14 @@ async fn run_on<D: SharedDisk>(
     let initialized = wal::exists(&disk, &log).map_err(BootstrapError::from)?;
     lines::data_directory(config, initialized);
     lines::starting(config, initialized);
-    let beginning = bootstrap::begin(config, &wire, disk.clone(), log).await?;
+    let beginning = tokio::select! {
+        begun = bootstrap::begin(config, &wire, disk.clone(), log) => begun?,
+        // The other first members may never come.
+        name = signals.next() => {
+            lines::received_signal(name);
+            return Ok(());
+        }
+    };
     let metadata = beginning.metadata;
     lines::starting_member(metadata.member, metadata.cluster);
     if initialized && config.gates.enabled("InitialCorruptCheck") {

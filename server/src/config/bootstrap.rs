@@ -64,7 +64,7 @@ impl Config {
     }
 
     /// This member as `--initial-cluster` names it.
-    fn own_entry(&self) -> String {
+    pub(crate) fn own_entry(&self) -> String {
         let name = if self.name.is_empty() {
             "default"
         } else {

@@ -16,6 +16,7 @@ mod checks;
 #[cfg(not(madsim))]
 mod client_security;
 mod command_line;
+mod discovery;
 #[cfg(test)]
 mod documentation;
 mod environment;
@@ -37,12 +38,14 @@ use std::time::Duration;
 pub use self::bootstrap::{default_host, resolve};
 #[cfg(not(madsim))]
 pub use self::client_security::ClientSecurity;
+pub use self::discovery::Discovery;
 pub use self::flags::Support;
 pub use self::gates::{FeatureGates, GATES, Gate, Stage};
 pub use self::help::version_text;
 pub use self::notice::{Notice, NoticeLevel};
 #[cfg(not(madsim))]
 pub use self::peer_security::PeerSecurity;
+pub(crate) use self::url::parse_cluster;
 pub use self::url::{Scheme, Url, texts};
 
 use quorate_net::peer::limits;
@@ -96,6 +99,8 @@ pub struct Config {
     pub joins_existing_cluster: bool,
     /// `--initial-cluster-token`.
     pub initial_cluster_token: String,
+    /// Where the other first members are found, if the flags do not name them.
+    pub discovery: Option<Discovery>,
     /// Whether all other members are lost, and this one is to go on without them.
     pub force_new_cluster: bool,
 
@@ -410,6 +415,7 @@ impl Config {
             initial_cluster: settings.text("initial-cluster"),
             joins_existing_cluster: settings.text("initial-cluster-state") == "existing",
             initial_cluster_token: settings.text("initial-cluster-token"),
+            discovery: Discovery::new(settings),
             force_new_cluster: settings.bool("force-new-cluster"),
             heartbeat_interval: Duration::from_millis(heartbeat_ms),
             election_ticks: u32::try_from(settings.unsigned("election-timeout") / heartbeat_ms)
@@ -473,6 +479,7 @@ impl Config {
         }
         config.set_bcrypt_cost(settings.unsigned("bcrypt-cost"));
         config.advertise_default_host(default_host);
+        config.begin_discovery();
         Ok(config)
     }
 

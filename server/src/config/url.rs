@@ -152,7 +152,7 @@ pub(super) fn sort(urls: &mut [Url]) {
 ///
 /// # Errors
 /// With etcd's message for the first bad URL.
-pub(super) fn parse_cluster(text: &str) -> Result<BTreeMap<String, Vec<Url>>, String> {
+pub(crate) fn parse_cluster(text: &str) -> Result<BTreeMap<String, Vec<Url>>, String> {
     let mut cluster = BTreeMap::<String, Vec<Url>>::new();
     for pair in text.split(',').filter(|pair| !pair.is_empty()) {
         let (name, url) = pair.split_once('=').unwrap_or((pair, ""));

@@ -9,7 +9,10 @@ use quorate_core::wal::Metadata;
 use tracing::{error, info, warn};
 
 use super::FATAL;
-use crate::config::{Config, ETCD_VERSION, Notice, NoticeLevel, Refusal, duration_text, texts};
+use crate::bootstrap::DiscoveryError;
+use crate::config::{
+    Config, Discovery, ETCD_VERSION, Notice, NoticeLevel, Refusal, duration_text, texts,
+};
 
 /// What a client listener carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +76,17 @@ pub(crate) fn forcing_new_cluster(own: Metadata, forced: &Forced) {
         "number-of-discarded-entries" = forced.dropped,
         "forcing restart member"
     );
+}
+
+/// The others were not found; the token is of no use any more.
+pub(crate) fn discovery_failed(discovery: &Discovery, error: &DiscoveryError) {
+    warn!(
+        "discovery-token" = discovery.token,
+        "discovery-endpoints" = ?discovery.endpoints,
+        %error,
+        "failed to bootstrap; discovery token was already used"
+    );
+    warn!("do not reuse discovery token; generate a new one to bootstrap a cluster");
 }
 
 /// Whether there is data already, before it is opened.

@@ -7,6 +7,7 @@ mod changes;
 mod client_security;
 mod concurrency;
 mod corruption;
+mod discovery;
 mod downgrade;
 mod forced;
 mod one_member;

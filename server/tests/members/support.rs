@@ -88,6 +88,18 @@ impl Member {
         Self::made(number, peer_url, &all.join(","), "existing")
     }
 
+    /// A member of a new cluster whose members find each other by this token, with the help of a cluster that runs.
+    pub(crate) fn discovering(service: &Self, number: usize, token: &str) -> Self {
+        let peer_url = format!("http://127.0.0.1:{}", free_port());
+        let endpoint = service.client_address();
+        Self::made(number, peer_url, "", "new").with(&[
+            "--discovery-token",
+            token,
+            "--discovery-endpoints",
+            &endpoint,
+        ])
+    }
+
     fn made(number: usize, peer_url: String, initial_cluster: &str, state: &str) -> Self {
         let client_port = free_port();
         let client_url = format!("http://127.0.0.1:{client_port}");

@@ -1,0 +1,57 @@
+//! Where a member finds the members of a new cluster, if `--initial-cluster` does not say it.
+
+use std::time::Duration;
+
+use super::settings::Settings;
+use super::{Config, positive};
+
+/// Another cluster, in which the members of this one find each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discovery {
+    /// Which cluster this is going to be.
+    pub token: String,
+    /// Where the other cluster is.
+    pub endpoints: Vec<String>,
+    /// For making one connection.
+    pub dial_timeout: Duration,
+    /// For one request.
+    pub request_timeout: Duration,
+    /// How often a connection is tested, and how long an answer may take.
+    pub keep_alive: Option<(Duration, Duration)>,
+    /// Who asks; empty for nobody in particular.
+    pub user: String,
+    /// Who asks proves it with this.
+    pub password: String,
+}
+
+impl Discovery {
+    /// What the flags ask for; they were checked.
+    pub(super) fn new(settings: &Settings) -> Option<Self> {
+        let endpoints = settings.list("discovery-endpoints");
+        if endpoints.is_empty() {
+            return None;
+        }
+        let duration = |flag| positive(settings.duration(flag));
+        Some(Self {
+            token: settings.text("discovery-token"),
+            endpoints,
+            dial_timeout: duration("discovery-dial-timeout").unwrap_or(Duration::MAX),
+            request_timeout: duration("discovery-request-timeout").unwrap_or_default(),
+            keep_alive: duration("discovery-keepalive-time")
+                .zip(duration("discovery-keepalive-timeout")),
+            user: settings.text("discovery-user"),
+            password: settings.text("discovery-password"),
+        })
+    }
+}
+
+impl Config {
+    /// Until the others are found, a member that discovers its cluster knows itself alone; the token of the discovery
+    /// names the cluster.
+    pub(super) fn begin_discovery(&mut self) {
+        if let Some(discovery) = &self.discovery {
+            self.initial_cluster_token.clone_from(&discovery.token);
+            self.initial_cluster = self.own_entry();
+        }
+    }
+}
