@@ -357,10 +357,13 @@ fn unknown_kind(request: &pb::InternalRaftRequest) -> String {
         .as_ref()
         .map_or(request.id, |header| header.id);
     format!(
-        "request {id:x} is of a kind that is not known, of etcd's v2 API or of a newer etcd; start the etcd that wrote it \
-         on this data directory, let it write a snapshot (it does after --snapshot-count requests), and stop it"
+        "request {id:x} is of a kind that is not known, of etcd's v2 API or of a newer etcd; {WAY_OUT}"
     )
 }
+
+/// What an operator does about an entry that this version cannot apply.
+pub(crate) const WAY_OUT: &str = "start the etcd that wrote it on this data directory, let it write a snapshot (it does \
+                                  after --snapshot-count requests), and stop it";
 
 /// The payload of the request that adds a member at the birth of a cluster, as a log entry.
 pub(crate) fn bootstrap_entries(changes: &[raftpb::ConfChange]) -> Vec<raftpb::Entry> {

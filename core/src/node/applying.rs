@@ -7,7 +7,7 @@ use raft::eraftpb;
 
 use super::{Node, measure};
 use crate::apply::kv::Answer;
-use crate::apply::{Applied, ApplyError};
+use crate::apply::{Applied, ApplyError, WAY_OUT};
 use crate::boundary::{Output, Response};
 use crate::consensus;
 use crate::error::RequestError;
@@ -57,7 +57,7 @@ impl Node {
             }
             eraftpb::EntryType::EntryNormal => {
                 let request = pb::InternalRaftRequest::decode(entry.data.clone())
-                    .map_err(|error| fail(format!("it is not a request: {error}")))?;
+                    .map_err(|error| fail(format!("it is not a request ({error}); {WAY_OUT}")))?;
                 self.apply_request(request)
             }
             eraftpb::EntryType::EntryConfChange => {

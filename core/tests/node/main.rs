@@ -10,6 +10,7 @@ mod members;
 mod memory_disk;
 mod quota;
 mod snapshots;
+mod v2;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
