@@ -58,7 +58,9 @@ pub(super) fn entry_bytes(entry: &Entry) -> usize {
 
 impl Log {
     /// A log after a snapshot. `older` are the entries up to the snapshot that the disk still has, as (first index,
-    /// term) of each run of one term; the term before the first of them is not known, so that one counts as gone.
+    /// term) of each run of one term; the term before the first of them is not known, so that one counts as gone. That
+    /// holds for the very first entry, too: a log that was restored from a backup has it, and does not hold what the
+    /// backup holds, so that nobody may begin with it.
     pub(super) fn new(
         hard_state: HardState,
         conf_state: ConfState,
@@ -68,7 +70,6 @@ impl Log {
         entries: Vec<Entry>,
     ) -> Self {
         let (first, base_term) = match older.first() {
-            Some(&(1, _)) => (1, 0),
             Some(&(index, term)) if index <= snapshot_index => (index + 1, term),
             _ => (snapshot_index + 1, snapshot_term),
         };
@@ -389,6 +390,16 @@ mod tests {
         let terms: Vec<_> = (5..=11).map(|index| log.term(index).unwrap()).collect();
         assert_eq!(terms, [1, 1, 1, 2, 2, 2, 3]);
         assert!(log.term(4).is_err());
+    }
+
+    #[test]
+    fn a_log_on_the_disk_is_never_taken_for_all_there_is() {
+        for older in [vec![(1, 1)], vec![(1, 1), (8, 2)]] {
+            let state = HardState::default();
+            let log = Log::new(state, ConfState::default(), 10, 2, older, Vec::new());
+            assert_eq!(log.first_index().unwrap(), 2);
+            assert!(log.term(0).is_err());
+        }
     }
 
     #[test]

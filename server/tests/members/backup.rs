@@ -8,6 +8,7 @@ use quorate_proto::etcdserverpb::watch_request::RequestUnion;
 use tempfile::TempDir;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::changes::add;
 use super::support::Member;
 
 /// Runs `quorateutl` in a directory.
@@ -155,6 +156,22 @@ async fn a_backup_becomes_a_new_cluster_of_three() {
     let mut kv = members[1].kv().await;
     let answer = kv.put(put).await.expect("it serves").into_inner();
     assert_eq!(answer.header.expect("a header").revision, 63);
+}
+
+#[tokio::test]
+async fn who_joins_a_restored_cluster_gets_what_was_in_the_backup() {
+    let (directory, hash) = backup().await;
+    let mut members = Member::cluster(1);
+    restore(directory.path(), &members, &[]);
+    members[0].start();
+    let mut joining = Member::joining(&members, 7);
+    add(&members[0], &joining, false).await;
+    joining.start();
+    let mut maintenance = joining.maintenance().await;
+    let found = maintenance
+        .hash_kv(pb::HashKvRequest { revision: 62 })
+        .await;
+    assert_eq!(found.expect("it has all").into_inner().hash, hash.hash);
 }
 
 #[tokio::test]
