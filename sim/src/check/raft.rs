@@ -400,6 +400,8 @@ impl Raft {
         followed
             .shadow
             .restart(restored, found.entries, found.hard_state);
+        // A write that was never reported as durable may have survived all the same.
+        followed.reached = followed.reached.max(followed.shadow.durable.last());
         followed.position = Position {
             term: found.hard_state.term,
             ..Position::default()

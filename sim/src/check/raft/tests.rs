@@ -280,3 +280,29 @@ fn what_a_restart_lost_is_seen() {
         assert_eq!(property(restart(&entries, hard_state)), "durable.recovered");
     }
 }
+
+#[test]
+fn what_survived_unsynced_counts_for_a_promotion() {
+    let mut run = Run::new();
+    run.write(A, &[(1, 1), (2, 1)], (1, A.0));
+    run.position(A, 1, 0, true).unwrap();
+    run.write(B, &[(1, 1)], (1, A.0));
+    run.emit(B, &[(2, 1)], (1, A.0)).unwrap();
+    let promote = |run: &mut Run| run.raft.check_promotion(&mut run.facts, A, B);
+    assert_eq!(property(promote(&mut run)), "members.promotion");
+    let entries = [1, 2].map(|index| Entry::normal(1, index, Bytes::new()));
+    let found = Found {
+        base_term: 0,
+        base: 0,
+        entries: &entries,
+        hard_state: HardState {
+            term: 1,
+            vote: A.0,
+            commit: 0,
+        },
+    };
+    run.raft
+        .on_restart(&mut run.facts, &run.ledger, B, &found)
+        .unwrap();
+    promote(&mut run).expect("its disk has all");
+}
