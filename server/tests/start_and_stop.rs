@@ -1,8 +1,13 @@
 //! One member from its start to its end: the log lines that tools wait for, and exact answers over real sockets.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, ChildStderr, Command, Stdio};
+
+#[path = "members/ports.rs"]
+mod ports;
+
+use ports::free_port;
 
 /// A member alone in a directory of its own.
 struct Running {
@@ -13,11 +18,6 @@ struct Running {
     http: u16,
     metrics: u16,
     _directory: tempfile::TempDir,
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("some port is free");
-    listener.local_addr().expect("it is bound").port()
 }
 
 impl Running {

@@ -13,6 +13,7 @@ mod forced;
 mod one_member;
 mod pages;
 mod peer_security;
+mod ports;
 mod snapshots;
 mod sockets;
 mod space;

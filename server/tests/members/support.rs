@@ -4,7 +4,6 @@
 //! end a test that would otherwise hang.
 
 use std::io::BufReader;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -17,6 +16,8 @@ use quorate_net::grpc::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_net::grpc::etcdserverpb::watch_client::WatchClient;
 use tempfile::TempDir;
 use tonic::transport::Channel;
+
+pub(crate) use crate::ports::free_port;
 
 /// Longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -43,12 +44,6 @@ struct Process {
 struct Log {
     lines: Mutex<(Vec<String>, bool)>,
     grown: Condvar,
-}
-
-/// A port that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("some port is free");
-    listener.local_addr().expect("it is bound").port()
 }
 
 impl Member {
