@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use quorate_server::config::{self, Outcome};
+use quorate_server::config::{self, Outcome, Refusal};
 use quorate_server::log::{self, lines};
 use quorate_server::run;
 
@@ -34,20 +34,29 @@ fn main() -> ExitCode {
             eprint!("{text}");
             ExitCode::from(MISUSED)
         }
-        Outcome::Refused(refusal) => {
-            // A log that cannot be had is no reason to hide the other one.
-            let _ = log::init(&config::LogConfig::default());
-            lines::refused(&refusal, &arguments);
-            ExitCode::FAILURE
-        }
+        Outcome::Refused(refusal) => refuse(&refusal, &arguments),
         Outcome::Run(config) => serve(&config, &arguments),
     }
 }
 
+fn refuse(refusal: &Refusal, arguments: &[String]) -> ExitCode {
+    // A log that cannot be had is no reason to hide the other one.
+    let _ = log::init(&config::LogConfig::default());
+    lines::refused(refusal, arguments);
+    ExitCode::FAILURE
+}
+
 fn serve(config: &config::Config, arguments: &[String]) -> ExitCode {
     if let Err(error) = log::init(&config.log) {
-        eprintln!("{error}");
-        return ExitCode::FAILURE;
+        let notices = config.notices.clone();
+        return refuse(
+            &Refusal {
+                error,
+                shadowed_variable: None,
+                notices,
+            },
+            arguments,
+        );
     }
     lines::running(arguments);
     lines::notices(&config.notices);

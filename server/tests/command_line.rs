@@ -80,6 +80,21 @@ fn a_refused_configuration_is_logged_and_exits_with_1() {
 }
 
 #[test]
+fn a_log_that_cannot_be_opened_ends_the_start_and_says_so_on_standard_error() {
+    for rotation in ["--enable-log-rotation=false", "--enable-log-rotation"] {
+        let output = quorate(&[rotation, "--log-outputs", "/dev/null/log"], &[]);
+        assert_eq!(output.status.code(), Some(1));
+        let line = last_line(&output);
+        assert_eq!(line["msg"], "failed to verify flags");
+        let error = line["error"].as_str().expect("it is a text");
+        assert!(
+            error.starts_with("open sink \"/dev/null/log\": open /dev/null/log: "),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn a_flag_and_its_variable_together_are_fatal() {
     let output = quorate(&["--name", "a"], &[("ETCD_NAME", "a")]);
     assert_eq!(output.status.code(), Some(1));

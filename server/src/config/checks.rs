@@ -1,6 +1,5 @@
 //! Which settings fit together: etcd's checks in etcd's order and words, then what this version cannot do yet.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::flags::Support;
@@ -8,7 +7,7 @@ use super::go_syntax::{duration_text, parse_duration};
 use super::notice::Notice;
 use super::settings::Settings;
 use super::url::Url;
-use super::{ConfigError, LogConfig, LogLevel, LogOutput, Origin};
+use super::{ConfigError, Origin};
 use crate::compactor::Retention;
 
 /// Elections may not take longer.
@@ -53,62 +52,6 @@ pub(super) fn check(settings: &Settings, origin: Origin) -> Result<Vec<Notice>, 
     check_supported(settings, &mut notices)?;
     warn_about_sizes(settings, &mut notices);
     Ok(notices)
-}
-
-/// The log's settings, which etcd checks before all others.
-pub(super) fn log_config(settings: &Settings) -> Result<LogConfig, ConfigError> {
-    match settings.text("logger").as_str() {
-        "zap" => {}
-        "capnslog" => return Err("--logger=capnslog is removed in v3.5".into()),
-        other => return Err(format!("unknown logger option {other:?}").into()),
-    }
-    let mut outputs = settings.list("log-outputs");
-    if outputs.is_empty() {
-        outputs.push("default".to_owned());
-    }
-    if outputs.len() > 1 && outputs.iter().any(|output| output == "default") {
-        return Err("multi logoutput for \"default\" is not supported yet".into());
-    }
-    if settings.bool("enable-log-rotation") {
-        let files = outputs
-            .iter()
-            .filter(|output| !matches!(output.as_str(), "default" | "stderr" | "stdout"));
-        if files.count() != 1 {
-            let message = "--log-outputs requires a single file path when --log-rotate-config-json is defined";
-            return Err(message.into());
-        }
-    }
-    if outputs.iter().any(|output| output == "systemd/journal") {
-        return Err("--log-outputs=systemd/journal is not supported yet by this version".into());
-    }
-    let level = match settings.text("log-level").to_ascii_lowercase().as_str() {
-        "debug" => LogLevel::Debug,
-        "info" | "" => LogLevel::Info,
-        "warn" => LogLevel::Warn,
-        "error" => LogLevel::Error,
-        "panic" | "dpanic" => LogLevel::Panic,
-        "fatal" => LogLevel::Fatal,
-        _ => return Err(format!("unrecognized level: {:?}", settings.text("log-level")).into()),
-    };
-    let console = match settings.text("log-format").as_str() {
-        "json" | "" => false,
-        "console" => true,
-        other => {
-            return Err(
-                format!("unknown log format: {other}, supported values json, console").into(),
-            );
-        }
-    };
-    let outputs = outputs.into_iter().map(|output| match output.as_str() {
-        "default" | "stderr" => LogOutput::Stderr,
-        "stdout" => LogOutput::Stdout,
-        path => LogOutput::File(PathBuf::from(path)),
-    });
-    Ok(LogConfig {
-        level,
-        console,
-        outputs: outputs.collect(),
-    })
 }
 
 fn check_urls(settings: &Settings, notices: &mut Vec<Notice>) -> Result<(), ConfigError> {

@@ -266,11 +266,11 @@ pub(crate) const FLAGS: &[Flag] = &[
     flag(Section::Profiling, "listen-metrics-urls", Urls, "", Works, "Where to serve /metrics and the health checks as well."),
 
     logging("logger", Text, "zap", Works, "The shape of log lines: zap."),
-    logging("log-outputs", Set, "default", Works, "Where log lines go: default, stderr, stdout or files."),
+    logging("log-outputs", Set, "default", Works, "Where log lines go: default, stderr, stdout, systemd/journal or files."),
     logging("log-level", Text, "info", Works, "debug, info, warn, error, panic or fatal."),
     logging("log-format", Text, "json", Works, "json or console."),
-    logging("enable-log-rotation", Bool, "false", NotYet, "Rotate the log file."),
-    logging("log-rotation-config-json", Text, ROTATION, NotYet, "How to rotate it."),
+    logging("enable-log-rotation", Bool, "false", Works, "Begin a new log file when one is full."),
+    logging("log-rotation-config-json", Text, ROTATION, Works, "When a log file is full (MB), how long (days) and how many are kept, and how."),
     logging("warning-unary-request-duration", Duration, "300ms", Works, "A request that takes longer is logged."),
 
     tracing("enable-distributed-tracing", Bool, "false", "Send traces to a collector."),

@@ -25,6 +25,7 @@ mod flags;
 mod gates;
 mod go_syntax;
 mod help;
+mod logging;
 mod notice;
 #[cfg(not(madsim))]
 mod peer_security;
@@ -42,6 +43,7 @@ pub use self::discovery::Discovery;
 pub use self::flags::Support;
 pub use self::gates::{FeatureGates, GATES, Gate, Stage};
 pub use self::help::version_text;
+pub use self::logging::{LogConfig, LogLevel, LogOutput, Rotation};
 pub use self::notice::{Notice, NoticeLevel};
 #[cfg(not(madsim))]
 pub use self::peer_security::PeerSecurity;
@@ -174,55 +176,6 @@ pub struct Config {
 
     /// What should be logged about the configuration once there is a log.
     pub notices: Vec<Notice>,
-}
-
-/// How and where to log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogConfig {
-    /// `--log-level`.
-    pub level: LogLevel,
-    /// `--log-format`: JSON lines, or text for people.
-    pub console: bool,
-    /// `--log-outputs`; each place once.
-    pub outputs: Vec<LogOutput>,
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        Self {
-            level: LogLevel::Info,
-            console: false,
-            outputs: vec![LogOutput::Stderr],
-        }
-    }
-}
-
-/// From which level on lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LogLevel {
-    /// Everything.
-    Debug,
-    /// What an operator may want to know.
-    Info,
-    /// What an operator should look at.
-    Warn,
-    /// What went wrong.
-    Error,
-    /// Only what ends the process.
-    Panic,
-    /// The same, a step higher.
-    Fatal,
-}
-
-/// One place for log lines.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogOutput {
-    /// Standard error.
-    Stderr,
-    /// Standard output.
-    Stdout,
-    /// A file, appended to.
-    File(PathBuf),
 }
 
 /// What comes of the arguments.
@@ -394,7 +347,7 @@ impl Config {
         origin: Origin,
         default_host: impl FnOnce() -> Option<String>,
     ) -> Result<Self, ConfigError> {
-        let log = checks::log_config(settings)?;
+        let log = logging::log_config(settings)?;
         let notices = checks::check(settings, origin)?;
         let name = settings.text("name");
         let heartbeat_ms = settings.unsigned("heartbeat-interval");

@@ -254,6 +254,15 @@ fn settings_that_do_not_fit_together_are_refused_in_etcds_words() {
             "--log-outputs requires a single file path when --log-rotate-config-json is defined",
         ),
         (
+            "--log-outputs=systemd/journal,stderr",
+            "running with systemd/journal but other '--log-outputs' values ([\"stderr\" \"systemd/journal\"]) are \
+             configured with 'default'; override 'default' value with something else",
+        ),
+        (
+            "--enable-log-rotation --log-outputs=systemd/journal,/tmp/a",
+            "--log-outputs requires a single file path when --log-rotate-config-json is defined",
+        ),
+        (
             "--enable-distributed-tracing --distributed-tracing-sampling-rate=-1",
             "distributed tracing configurition is not valid: (tracing sampling rate must be positive)",
         ),
@@ -291,14 +300,6 @@ fn what_is_not_there_yet_is_refused_unless_it_asks_for_the_default() {
     for (line, flag) in [
         ("--discovery-srv=example.com", "discovery-srv"),
         ("--enable-pprof", "enable-pprof"),
-        (
-            "--enable-log-rotation --log-outputs=/tmp/a",
-            "enable-log-rotation",
-        ),
-        (
-            "--log-outputs=systemd/journal",
-            "log-outputs=systemd/journal",
-        ),
     ] {
         assert_eq!(
             error(line),
@@ -558,4 +559,24 @@ fn log_outputs_name_each_place_once() {
         ]
     );
     assert_eq!((log.level, log.console), (LogLevel::Warn, true));
+}
+
+#[test]
+fn log_outputs_of_all_kinds_are_understood() {
+    let outputs = |line: &str| config(line).log.outputs;
+    assert_eq!(outputs("--log-outputs="), [LogOutput::Stderr]);
+    assert_eq!(
+        outputs("--log-outputs=systemd/journal"),
+        [LogOutput::Journal]
+    );
+    assert_eq!(
+        outputs("--log-outputs=stderr,/tmp/a,/dev/null"),
+        [LogOutput::File("/dev/null".into())],
+        "it discards all"
+    );
+    assert_eq!(config("--log-outputs=/tmp/a").log.rotation, None);
+    for line in ["/tmp/a", "stderr,/tmp/a", "stderr,stdout"] {
+        let line = format!("--enable-log-rotation --log-outputs={line}");
+        assert_eq!(config(&line).log.rotation.unwrap().bytes_max, 100 << 20);
+    }
 }

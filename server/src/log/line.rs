@@ -23,8 +23,18 @@ fn text_of(time: &Zoned) -> String {
     format!("{}{zone}", time.strftime("%Y-%m-%dT%H:%M:%S%.6f"))
 }
 
-/// The line of `event`, with its newline.
-pub(super) fn format(event: &Event<'_>, timestamp: &str, console: bool) -> String {
+/// A line, and what an output may want to know of it.
+pub(super) struct Line {
+    /// All of it, with its newline.
+    pub(super) text: String,
+    /// The level as written.
+    pub(super) level: &'static str,
+    /// File and line of the source.
+    pub(super) caller: String,
+}
+
+/// The line of `event`.
+pub(super) fn format(event: &Event<'_>, timestamp: &str, console: bool) -> Line {
     let mut fields = Fields {
         message: String::new(),
         fields: String::new(),
@@ -43,23 +53,29 @@ pub(super) fn format(event: &Event<'_>, timestamp: &str, console: bool) -> Strin
         metadata.file().unwrap_or("unknown"),
         metadata.line().unwrap_or(0),
     );
-    if console {
+    let text = if console {
         let tail = if fields.fields.is_empty() {
             String::new()
         } else {
             format!("\t{{{}}}", fields.fields)
         };
-        return format!("{timestamp}\t{level}\t{caller}\t{}{tail}\n", fields.message);
-    }
-    let tail = if fields.fields.is_empty() {
-        String::new()
+        format!("{timestamp}\t{level}\t{caller}\t{}{tail}\n", fields.message)
     } else {
-        format!(",{}", fields.fields)
+        let tail = if fields.fields.is_empty() {
+            String::new()
+        } else {
+            format!(",{}", fields.fields)
+        };
+        format!(
+            "{{\"level\":\"{level}\",\"ts\":\"{timestamp}\",\"caller\":\"{caller}\",\"msg\":{}{tail}}}\n",
+            quoted(&fields.message)
+        )
     };
-    format!(
-        "{{\"level\":\"{level}\",\"ts\":\"{timestamp}\",\"caller\":\"{caller}\",\"msg\":{}{tail}}}\n",
-        quoted(&fields.message)
-    )
+    Line {
+        text,
+        level,
+        caller,
+    }
 }
 
 /// The file with its directory: enough to find it, and as short as etcd's.

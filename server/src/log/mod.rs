@@ -11,18 +11,25 @@
 //! Fields keep their type; one given with `?` whose text is a JSON array (as that of a list of strings is) becomes an
 //! array. An error event with the target [`FATAL`] is written with level `fatal`.
 
+mod journal;
 mod line;
 pub mod lines;
+mod rotation;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::{Interest, Subscriber};
 use tracing::{Event, Level, Metadata};
 
-use crate::config::{ConfigError, LogConfig, LogLevel, LogOutput};
+use crate::config::{ConfigError, LogConfig, LogLevel, LogOutput, Rotation};
+
+use self::journal::Journal;
+use self::line::Line;
+use self::rotation::RotatingFile;
 
 /// The target of events that tell why the process ends.
 pub const FATAL: &str = "fatal";
@@ -30,11 +37,9 @@ pub const FATAL: &str = "fatal";
 /// Sends this process's log lines where `config` says, from now on.
 ///
 /// # Errors
-/// When a file cannot be opened, or a receiver was installed before.
+/// When an output cannot be opened, or a receiver was installed before.
 pub fn init(config: &LogConfig) -> Result<(), ConfigError> {
-    let logger = Logger::open(config).map_err(|(path, error)| {
-        ConfigError(format!("couldn't open sink {path:?}: open {path}: {error}"))
-    })?;
+    let logger = Logger::open(config)?;
     tracing::subscriber::set_global_default(logger).map_err(|error| ConfigError(error.to_string()))
 }
 
@@ -51,35 +56,51 @@ struct Logger {
 enum Sink {
     Stderr,
     Stdout,
+    Journal(Journal),
     File(File),
+    RotatingFile(RotatingFile),
     #[cfg(test)]
     Memory(std::sync::mpsc::Sender<String>),
 }
 
 impl Sink {
+    fn open(path: &Path, rotation: Option<Rotation>) -> io::Result<Self> {
+        if let Some(rotation) = rotation {
+            return RotatingFile::open(path, rotation).map(Self::RotatingFile);
+        }
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        Ok(Self::File(file))
+    }
+
     /// A line that cannot be written is lost: there is nowhere to say so.
-    fn write(&mut self, line: &str) {
+    fn write(&mut self, line: &Line) {
+        let bytes = line.text.as_bytes();
         let _lost = match self {
-            Self::Stderr => io::stderr().lock().write_all(line.as_bytes()),
-            Self::Stdout => io::stdout().lock().write_all(line.as_bytes()),
-            Self::File(file) => file.write_all(line.as_bytes()),
+            Self::Stderr => io::stderr().lock().write_all(bytes),
+            Self::Stdout => io::stdout().lock().write_all(bytes),
+            Self::Journal(journal) => journal.write(line),
+            Self::File(file) => file.write_all(bytes),
+            Self::RotatingFile(file) => file.write(bytes),
             #[cfg(test)]
-            Self::Memory(lines) => lines.send(line.to_owned()).map_err(io::Error::other),
+            Self::Memory(lines) => lines.send(line.text.clone()).map_err(io::Error::other),
         };
     }
 }
 
 impl Logger {
-    fn open(config: &LogConfig) -> Result<Self, (String, io::Error)> {
+    fn open(config: &LogConfig) -> Result<Self, ConfigError> {
         let mut sinks = Vec::new();
         for output in &config.outputs {
             sinks.push(match output {
                 LogOutput::Stderr => Sink::Stderr,
                 LogOutput::Stdout => Sink::Stdout,
-                LogOutput::File(path) => {
-                    let file = OpenOptions::new().create(true).append(true).open(path);
-                    Sink::File(file.map_err(|error| (path.display().to_string(), error))?)
-                }
+                LogOutput::Journal => Sink::Journal(Journal::open().map_err(|error| {
+                    ConfigError(format!("can't find journal (dial unixgram {error})"))
+                })?),
+                LogOutput::File(path) => Sink::open(path, config.rotation).map_err(|error| {
+                    let path = path.display().to_string();
+                    ConfigError(format!("open sink {path:?}: open {path}: {error}"))
+                })?,
             });
         }
         Ok(Self::new(config, sinks))

@@ -10,6 +10,7 @@ mod corruption;
 mod discovery;
 mod downgrade;
 mod forced;
+mod logs;
 mod one_member;
 mod pages;
 mod peer_security;
