@@ -36,7 +36,11 @@ pub mod http;
 pub mod io;
 pub mod log;
 mod member;
+#[cfg(not(madsim))]
+pub mod memory;
 pub mod metrics;
+#[cfg(not(madsim))]
+mod notify;
 mod peer;
 mod peer_security;
 pub mod run;

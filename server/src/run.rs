@@ -69,6 +69,9 @@ pub enum StartError {
         /// What is wrong.
         error: String,
     },
+    /// Memory cannot be kept from being swapped out.
+    #[error("{0}")]
+    Memory(String),
     /// The tokens that were asked for cannot be made.
     #[error("--auth-token: {0}")]
     AuthToken(#[from] AuthOptionsError),
@@ -190,6 +193,9 @@ pub fn run(config: &Config, arguments: &[String]) -> Result<(), StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    if config.memory_mlock {
+        crate::memory::lock().map_err(StartError::Memory)?;
+    }
     runtime.block_on(async {
         let listeners = Listeners::bind(config).await?;
         let disk = open_disk(config)?;
@@ -222,6 +228,12 @@ fn open_disk(config: &Config) -> Result<crate::disk::MmapDisk, StartError> {
         },
     };
     let mut disk = crate::disk::MmapDisk::open(&config.data_dir).map_err(refused)?;
+    if config.unsafe_no_fsync {
+        warn!(
+            "nothing is synced (--unsafe-no-fsync): a power cut loses acknowledged writes, or all data"
+        );
+        disk = disk.without_syncs();
+    }
     prepare_directories(&mut disk).map_err(refused)?;
     Ok(disk)
 }
@@ -308,6 +320,8 @@ async fn run_on<D: SharedDisk>(
             security,
         };
         let mut acceptors = accept(config, &member, listeners.clients, &doors)?;
+        #[cfg(not(madsim))]
+        crate::notify::ready();
         // They never end by themselves.
         while acceptors.join_next().await.is_some() {}
         Ok::<_, StartError>(())

@@ -68,3 +68,39 @@ fn the_tables_of_the_documentation_are_those_of_the_code() {
         "docs/compatibility.md: run with REWRITE=1"
     );
 }
+
+fn documented(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../docs/systemd")
+        .join(name)
+}
+
+#[test]
+fn the_example_is_a_configuration_without_remarks_that_fits_its_unit() {
+    let example = documented("quorate.yml");
+    let argument = format!("--config-file={}", example.display());
+    let super::Outcome::Run(config) = super::parse(&[argument], &[]) else {
+        panic!("the example is refused");
+    };
+    let remarks: Vec<_> = config
+        .notices
+        .iter()
+        .skip(1) // That there is a file.
+        .map(|notice| &notice.message)
+        .collect();
+    assert_eq!(
+        remarks,
+        ["Running http and grpc server on single port. This is not recommended for production."]
+    );
+    assert!(config.memory_mlock && config.gates.enabled("CompactHashCheck"));
+    let unit = std::fs::read_to_string(documented("quorate.service")).unwrap();
+    for line in [
+        "Type=notify",
+        "LimitMEMLOCK=infinity",
+        "StateDirectory=quorate",
+        "ExecStart=/usr/bin/quorate --config-file /etc/quorate/quorate.yml",
+    ] {
+        assert!(unit.lines().any(|found| found == line), "{line}");
+    }
+    assert!(config.data_dir.starts_with("/var/lib/quorate"));
+}

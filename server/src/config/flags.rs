@@ -185,7 +185,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     member("listen-client-http-urls", Urls, "", Works, "Where to listen for HTTP alone; takes HTTP away from --listen-client-urls."),
     member("max-snapshots", U64, "5", NoEffect("one image is kept: the newest"), "Snapshot files to keep; deprecated."),
     member("max-wals", U64, "5", NoEffect("log files are kept since the last checkpoint"), "Log files to keep; 0 keeps all."),
-    member("memory-mlock", Bool, "false", NotYet, "Keep all memory from being swapped out."),
+    member("memory-mlock", Bool, "false", Works, "Keep all memory from being swapped out."),
     member("quota-backend-bytes", Signed, "0", Works, "Size at which writes are refused; 0 is 2 GiB, below 0 is never."),
     member("backend-bbolt-freelist-type", Text, "", NoEffect(NO_BOLT), "How free pages are tracked: map or array."),
     member("backend-batch-interval", Duration, "0s", NoEffect(NO_BOLT), "Longest time between two commits of the database."),
@@ -290,7 +290,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     feature("max-learners", Signed, "1", Works, "Most learners in the cluster."),
     feature("snapshot-catchup-entries", U64, "5000", NoEffect("entries for slow followers are read from the log files"), "Entries kept for slow followers."),
 
-    flag(Section::Unsafe, "unsafe-no-fsync", Bool, "false", NotYet, "Never sync: a power cut loses data."),
+    flag(Section::Unsafe, "unsafe-no-fsync", Bool, "false", Works, "Never sync: a power cut loses data."),
     flag(Section::Unsafe, "force-new-cluster", Bool, "false", Works, "Make a cluster of this member alone out of its data."),
 
     flag(Section::Meta, "config-file", Text, "", Works, "Read all settings from this file."),

@@ -106,6 +106,11 @@ pub struct Config {
     /// Whether all other members are lost, and this one is to go on without them.
     pub force_new_cluster: bool,
 
+    /// `--unsafe-no-fsync`: whether nothing is ever synced to the disk.
+    pub unsafe_no_fsync: bool,
+    /// `--memory-mlock`: whether memory is kept from being swapped out.
+    pub memory_mlock: bool,
+
     /// `--heartbeat-interval`: the length of one Raft tick.
     pub heartbeat_interval: Duration,
     /// `--election-timeout` in heartbeat intervals, rounded down as in etcd; at least 5.
@@ -370,6 +375,8 @@ impl Config {
             initial_cluster_token: settings.text("initial-cluster-token"),
             discovery: Discovery::new(settings),
             force_new_cluster: settings.bool("force-new-cluster"),
+            unsafe_no_fsync: settings.bool("unsafe-no-fsync"),
+            memory_mlock: settings.bool("memory-mlock"),
             heartbeat_interval: Duration::from_millis(heartbeat_ms),
             election_ticks: u32::try_from(settings.unsigned("election-timeout") / heartbeat_ms)
                 .expect("the election timeout has an upper bound"),

@@ -12,6 +12,7 @@ mod downgrade;
 mod forced;
 mod logs;
 mod one_member;
+mod operating_system;
 mod pages;
 mod peer_security;
 mod ports;

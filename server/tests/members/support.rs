@@ -31,6 +31,7 @@ pub(crate) struct Member {
     pub(crate) peer_url: String,
     client_port: u16,
     arguments: Vec<String>,
+    variables: Vec<(String, String)>,
     directory: TempDir,
     process: Option<Process>,
 }
@@ -118,6 +119,7 @@ impl Member {
             peer_url,
             client_port,
             arguments,
+            variables: Vec::new(),
             directory,
             process: None,
         }
@@ -127,6 +129,12 @@ impl Member {
     pub(crate) fn with(mut self, arguments: &[&str]) -> Self {
         self.arguments
             .extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
+    /// Adds a variable to the environment of the next start.
+    pub(crate) fn with_variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -143,7 +151,11 @@ impl Member {
     /// Starts the process without waiting for it to serve.
     pub(crate) fn launch(&mut self) {
         assert!(self.process.is_none(), "{} runs already", self.name);
-        self.process = Some(Process::spawn(&self.arguments, &self.data_dir()));
+        self.process = Some(Process::spawn(
+            &self.arguments,
+            &self.variables,
+            &self.data_dir(),
+        ));
     }
 
     /// Starts the process and waits until it serves.
@@ -204,6 +216,15 @@ impl Member {
         )
     }
 
+    /// The number of the process.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process
+            .as_ref()
+            .expect("the member was started")
+            .child
+            .id()
+    }
+
     /// `host:port` for clients.
     pub(crate) fn client_address(&self) -> String {
         format!("127.0.0.1:{}", self.client_port)
@@ -258,12 +279,13 @@ impl Drop for Member {
 }
 
 impl Process {
-    fn spawn(arguments: &[String], data_dir: &Path) -> Self {
+    fn spawn(arguments: &[String], variables: &[(String, String)], data_dir: &Path) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_quorate"))
             .arg("--data-dir")
             .arg(data_dir)
             // After it: a test may name another directory.
             .args(arguments)
+            .envs(variables.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -1,0 +1,118 @@
+//! What a member asks of the system that it runs on: syncs, locked memory, and somebody to tell that it serves.
+
+use std::os::unix::net::UnixDatagram;
+
+use bytes::Bytes;
+use quorate_proto::etcdserverpb as pb;
+
+use crate::support::Member;
+
+#[test]
+fn systemd_is_told_once_that_the_member_serves() {
+    let directory = tempfile::tempdir().expect("there is room");
+    let path = directory.path().join("notify");
+    let listening = UnixDatagram::bind(&path).expect("the name is free");
+    let mut member = Member::cluster(1)
+        .remove(0)
+        .with_variable("NOTIFY_SOCKET", path.to_str().expect("it is UTF-8"));
+    member.launch();
+    let mut buffer = [0; 100];
+    let length = listening.recv(&mut buffer).expect("somebody sends");
+    assert_eq!(&buffer[..length], b"READY=1");
+    assert!(member.has_logged("ready to serve client requests"));
+    member.wait_for_log("successfully notified init daemon");
+    listening.set_nonblocking(true).expect("it is a socket");
+    assert!(member.terminate().success());
+    assert!(listening.recv(&mut buffer).is_err(), "it was told twice");
+}
+
+#[test]
+fn a_socket_that_is_gone_does_not_keep_a_member_from_serving() {
+    let mut member = Member::cluster(1)
+        .remove(0)
+        .with_variable("NOTIFY_SOCKET", "/nosuch/socket");
+    member.start();
+    member.wait_for_log("failed to notify systemd for readiness");
+    assert!(member.terminate().success());
+}
+
+fn put(key: &'static str) -> pb::PutRequest {
+    pb::PutRequest {
+        key: Bytes::from_static(key.as_bytes()),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn without_syncs_a_member_says_so_and_keeps_what_it_has_when_it_is_killed() {
+    let mut member = Member::cluster(1).remove(0).with(&["--unsafe-no-fsync"]);
+    member.start();
+    assert!(member.has_logged("nothing is synced"));
+    let written = member.kv().await.put(put("k")).await.expect("it is legal");
+    let revision = written
+        .into_inner()
+        .header
+        .expect("answers have one")
+        .revision;
+    member.kill();
+    member.start();
+    let range = pb::RangeRequest {
+        key: Bytes::from_static(b"k"),
+        ..Default::default()
+    };
+    let read = member
+        .kv()
+        .await
+        .range(range)
+        .await
+        .expect("it is legal")
+        .into_inner();
+    assert_eq!(read.kvs[0].mod_revision, revision);
+}
+
+/// A value of `/proc/PID/status`, in KB.
+fn memory(member: &Member, name: &str) -> u64 {
+    let path = format!("/proc/{}/status", member.process_id());
+    let status = std::fs::read_to_string(path).expect("the process runs");
+    let value = status.lines().find_map(|line| line.strip_prefix(name));
+    let value = value
+        .expect("the kernel knows it")
+        .trim_start_matches(':')
+        .trim();
+    value
+        .trim_end_matches(" kB")
+        .parse()
+        .expect("it is a number")
+}
+
+#[tokio::test]
+async fn memory_is_locked_where_that_is_permitted_and_a_limit_ends_the_start() {
+    let mut member = Member::cluster(1).remove(0).with(&["--memory-mlock"]);
+    member.launch();
+    if let Err(refused) = quorate_server::memory::check() {
+        let (status, log) = member.wait_exit();
+        assert_eq!(status.code(), Some(1));
+        assert!(
+            log.contains("cannot start") && log.contains(&refused),
+            "{log}"
+        );
+        return;
+    }
+    member.wait_ready();
+    let value = Bytes::from(vec![7; 1 << 20]);
+    let mut kv = member.kv().await;
+    for _ in 0..16 {
+        let put = pb::PutRequest {
+            value: value.clone(),
+            ..put("k")
+        };
+        kv.put(put).await.expect("it is legal");
+    }
+    // Reserved memory is locked as well, but not made real.
+    assert!(memory(&member, "VmLck") > 16 << 10);
+    assert!(
+        memory(&member, "VmRSS") < 400 << 10,
+        "{} KB",
+        memory(&member, "VmRSS")
+    );
+}
