@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use quorate_core::types::MemberId;
-use quorate_net::client::{self, Client, ClientError, Endpoint, EndpointError};
+use quorate_net::client::{self, Client, ClientError, Endpoint, EndpointError, Security};
 use quorate_proto::etcdserverpb as pb;
 use tracing::{info, warn};
 
@@ -44,6 +44,10 @@ pub enum DiscoveryError {
     /// The other cluster does not let this member in.
     #[error(transparent)]
     Refused(#[from] ClientError),
+    /// The files for TLS with the other cluster are of no use.
+    #[cfg(not(madsim))]
+    #[error(transparent)]
+    Security(#[from] quorate_net::tls::TlsError),
 }
 
 /// Registers this member, waits until the cluster is complete, and gives its members as `--initial-cluster` would.
@@ -84,6 +88,7 @@ async fn connect(discovery: &Discovery) -> Result<Client, DiscoveryError> {
         dial_timeout: discovery.dial_timeout,
         call_timeout: Some(discovery.request_timeout),
         keep_alive: discovery.keep_alive,
+        security: security(discovery)?,
         ..client::Config::default()
     };
     let client = Client::new(config.clone())?;
@@ -101,6 +106,15 @@ async fn connect(discovery: &Discovery) -> Result<Client, DiscoveryError> {
         Err(error) if error.to_string() == AUTH_IS_OFF => Ok(client),
         Err(error) => Err(error.into()),
     }
+}
+
+fn security(discovery: &Discovery) -> Result<Security, DiscoveryError> {
+    #[cfg(not(madsim))]
+    if let Some(info) = &discovery.security {
+        return Ok(Security::tls(info)?);
+    }
+    let _ = discovery;
+    Ok(Security::default())
 }
 
 /// What is written about one cluster.

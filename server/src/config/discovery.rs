@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+#[cfg(not(madsim))]
+use quorate_net::tls::TlsInfo;
+
 use super::settings::Settings;
 use super::{Config, positive};
 
@@ -22,6 +25,9 @@ pub struct Discovery {
     pub user: String,
     /// Who asks proves it with this.
     pub password: String,
+    /// TLS with the other cluster; without it an endpoint's scheme alone says whether there is any.
+    #[cfg(not(madsim))]
+    pub security: Option<TlsInfo>,
 }
 
 impl Discovery {
@@ -41,8 +47,24 @@ impl Discovery {
                 .zip(duration("discovery-keepalive-timeout")),
             user: settings.text("discovery-user"),
             password: settings.text("discovery-password"),
+            #[cfg(not(madsim))]
+            security: security(settings),
         })
     }
+}
+
+/// Files speak for TLS whatever `--discovery-insecure-transport` says, and so does not caring whose certificate it is.
+#[cfg(not(madsim))]
+fn security(settings: &Settings) -> Option<TlsInfo> {
+    let info = TlsInfo {
+        cert_file: settings.text("discovery-cert"),
+        key_file: settings.text("discovery-key"),
+        trusted_ca_file: settings.text("discovery-cacert"),
+        insecure_skip_verify: settings.bool("discovery-insecure-skip-tls-verify"),
+        ..TlsInfo::default()
+    };
+    let is_wanted = info != TlsInfo::default() || !settings.bool("discovery-insecure-transport");
+    is_wanted.then_some(info)
 }
 
 impl Config {

@@ -417,10 +417,6 @@ watch-progress-notify-interval: 60000000000
                 "discovery-config:\n  token: t",
                 "both --discovery-token and --discovery-endpoints must be set",
             ),
-            (
-                "discovery-config:\n  client:\n    secure:\n      cert: t",
-                "--discovery-cert is not supported yet by this version",
-            ),
         ] {
             assert_eq!(error(text), want, "{text}");
         }

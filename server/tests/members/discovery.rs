@@ -2,8 +2,9 @@
 
 use quorate_proto::etcdserverpb as pb;
 
+use crate::authority::Authority;
 use crate::changes::{member_ids, put};
-use crate::support::Member;
+use crate::support::{Member, free_port};
 use crate::three_members::{has, start};
 
 async fn plan(service: &Member, token: &str, size: &str) {
@@ -87,4 +88,75 @@ async fn a_token_that_nobody_has_planned_well_is_refused_in_etcds_words() {
     write(&service, "/_etcd/registry/twice/members/1".into(), &entry).await;
     let log = refusal(twin);
     assert!(log.contains("has duplicate url"), "{log}");
+}
+
+/// A service with certificates; whoever asks by TLS must show one. The second is where it does so.
+fn secure_service(authority: &Authority) -> (Member, String) {
+    authority.issue("service", "", &["localhost", "127.0.0.1"]);
+    let member = Member::cluster(1).remove(0);
+    let secure = format!("127.0.0.1:{}", free_port());
+    let urls = format!("http://{},https://{secure}", member.client_address());
+    let files = ["service.pem", "service.key"].map(|name| authority.path(name));
+    let mut member = member.with(&[
+        "--listen-client-urls",
+        &urls,
+        "--advertise-client-urls",
+        &urls,
+        "--cert-file",
+        &files[0],
+        "--key-file",
+        &files[1],
+        "--client-cert-auth",
+        "--trusted-ca-file",
+        &authority.certificate(),
+    ]);
+    member.start();
+    (member, secure)
+}
+
+#[tokio::test]
+async fn members_and_the_service_recognise_each_other_by_certificates() {
+    let authority = Authority::new();
+    let (service, secure) = secure_service(&authority);
+    authority.issue("member", "", &[]);
+    let ca = authority.certificate();
+    let [certificate, key] = ["member.pem", "member.key"].map(|name| authority.path(name));
+    let own = ["--discovery-cert", &certificate, "--discovery-key", &key];
+    let verified = ["--discovery-cacert", &ca];
+    let unverified = ["--discovery-insecure-skip-tls-verify"];
+    let https = format!("https://{secure}");
+    for (number, (endpoint, flags)) in [(&https, &verified[..]), (&secure, &unverified)]
+        .into_iter()
+        .enumerate()
+    {
+        let token = format!("t{number}");
+        plan(&service, &token, "1").await;
+        let mut member = Member::discovering(&service, number, &token)
+            .with(&["--discovery-endpoints", endpoint])
+            .with(&own)
+            .with(flags);
+        member.start();
+        put(&member, "key").await;
+    }
+
+    // Whom nobody vouches for is not asked, and who shows no certificate gets no answer.
+    plan(&service, "t", "1").await;
+    for flags in [
+        &own[..],
+        &[
+            "--discovery-insecure-transport=false",
+            verified[0],
+            verified[1],
+        ],
+    ] {
+        let mut member = Member::discovering(&service, 8, "t")
+            .with(&["--discovery-endpoints", &https])
+            .with(flags);
+        member.launch();
+        member.wait_for_log("retry connecting to discovery service");
+    }
+    let half = Member::discovering(&service, 9, "t").with(&own[..2]);
+    let log = refusal(half);
+    let words = "KeyFile and CertFile must both be present";
+    assert!(log.contains(words), "{log}");
 }
