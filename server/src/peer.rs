@@ -148,7 +148,7 @@ fn deliver(inbox: &Queue<Input>, ended: &mpsc::UnboundedSender<String>, events: 
             PeerEvent::Received { from, message } => inputs.push(Input::Receive { from, message }),
             PeerEvent::Unreachable(member) => inputs.push(Input::Unreachable(member)),
             PeerEvent::Removed { by } => {
-                warn!(by = %format_args!("{:x}", by.0), REMOVED);
+                warn!(by = %format_args!("{:x}", by.0), "{REMOVED}");
                 // The main thread may be ending already.
                 let _ = ended.send(REMOVED.to_owned());
             }
