@@ -43,6 +43,8 @@ pub mod metrics;
 mod notify;
 mod peer;
 mod peer_security;
+#[cfg(not(madsim))]
+mod profile;
 pub mod run;
 mod services;
 mod shutdown;

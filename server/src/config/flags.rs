@@ -261,7 +261,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     flag(Section::Auth, "bcrypt-cost", U64, "10", Works, "Cost of a password hash: 4 to 31."),
     flag(Section::Auth, "auth-token-ttl", U64, "300", Works, "Seconds that a simple token lives."),
 
-    flag(Section::Profiling, "enable-pprof", Bool, "false", NotYet, "Serve profiles below /debug/pprof/."),
+    flag(Section::Profiling, "enable-pprof", Bool, "false", Works, "Serve profiles below /debug/pprof/ of the client URLs."),
     flag(Section::Profiling, "metrics", Text, "basic", Works, "'basic', or 'extensive' to measure each gRPC method's duration."),
     flag(Section::Profiling, "listen-metrics-urls", Urls, "", Works, "Where to serve /metrics and the health checks as well."),
 

@@ -170,6 +170,8 @@ pub struct Config {
 
     /// `--enable-grpc-gateway`: JSON over HTTP below `/v3/`.
     pub gateway: bool,
+    /// `--enable-pprof`, or a log of everything: whether `/debug/pprof/` is served.
+    pub profiles: bool,
     /// `--cors`: origins, or `*`.
     pub cors: Vec<String>,
     /// `--host-whitelist`: host names, or `*`.
@@ -424,6 +426,7 @@ impl Config {
             auth_token_ttl: Duration::from_secs(settings.unsigned("auth-token-ttl")),
             bcrypt_cost: BCRYPT_COST_DEFAULT,
             gateway: settings.bool("enable-grpc-gateway"),
+            profiles: settings.bool("enable-pprof") || log.level == LogLevel::Debug,
             cors: settings.list("cors"),
             host_whitelist: settings.list("host-whitelist"),
             metrics_extensive: settings.text("metrics") == "extensive",
@@ -436,6 +439,12 @@ impl Config {
             config
                 .notices
                 .push(Notice::warn("'data-dir' was empty; using default", fields));
+        }
+        if settings.bool("enable-pprof") {
+            let fields = vec![("path", "/debug/pprof".to_owned())];
+            config
+                .notices
+                .push(Notice::info("pprof is enabled", fields));
         }
         config.set_bcrypt_cost(settings.unsigned("bcrypt-cost"));
         config.advertise_default_host(default_host);

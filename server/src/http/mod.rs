@@ -11,6 +11,8 @@
 //!
 //! The metrics surface skips all but the last step, as in etcd.
 
+#[cfg(not(madsim))]
+mod debug;
 pub mod gateway;
 mod health;
 mod query;
@@ -68,6 +70,9 @@ struct Shared {
     metrics: Arc<Metrics>,
     /// How the process was called, for `/debug/vars`.
     arguments: Vec<String>,
+    /// Whether `/debug/pprof/` is there.
+    #[cfg(not(madsim))]
+    profiles: bool,
 }
 
 /// What goes back.
@@ -87,6 +92,8 @@ impl Pages {
                 gateway: config.gateway.then(Gateway::new),
                 metrics,
                 arguments,
+                #[cfg(not(madsim))]
+                profiles: config.profiles,
             }),
         }
     }
@@ -161,6 +168,10 @@ impl Pages {
         let on_client = surface != Surface::Metrics;
         if path == "/metrics" {
             return self.metrics(member);
+        }
+        #[cfg(not(madsim))]
+        if on_client && self.shared.profiles && debug::owns(path) {
+            return debug::answer(request, &self.shared.arguments).await;
         }
         let checks = health::checks_at(path);
         let is_health = checks.is_some() || path == "/health";

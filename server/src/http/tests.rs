@@ -398,3 +398,44 @@ fn debug_variables_are_json() {
     );
     serde_json::from_str::<serde_json::Value>(body).unwrap();
 }
+
+#[test]
+fn profiles_are_at_gos_paths_and_those_of_gos_runtime_say_why_they_are_not_here() {
+    for flags in ["--enable-pprof", "--log-level=debug"] {
+        let pages = pages_of(flags);
+        let ask = |path: &str| {
+            let request = Request::get(path).body(()).unwrap();
+            ask_with(&pages, Surface::Client, request, &well())
+        };
+        let index = ask("/debug/pprof/");
+        assert!(index.contains("<a href='profile'>profile</a>"), "{index}");
+        assert!(ask("/debug/pprof").contains("location: /debug/pprof/\n"));
+        assert!(ask("/debug/pprof/cmdline").ends_with("\n\nquorate\0--name"));
+        let unknown = ask("/debug/pprof/nosuch");
+        assert!(
+            unknown.starts_with("404") && unknown.ends_with("x-go-pprof: 1\n\nUnknown profile\n"),
+            "{unknown}"
+        );
+        for name in [
+            "heap",
+            "allocs",
+            "goroutine",
+            "block",
+            "mutex",
+            "threadcreate",
+            "trace",
+        ] {
+            let answer = ask(&format!("/debug/pprof/{name}"));
+            assert!(
+                answer.starts_with("501") && answer.contains("There is no profile"),
+                "{answer}"
+            );
+        }
+        let request = Request::get("/debug/pprof/").body(()).unwrap();
+        let answer = ask_with(&pages, Surface::Metrics, request, &well());
+        assert!(answer.starts_with("404"), "{answer}");
+    }
+    let request = Request::get("/debug/pprof/").body(()).unwrap();
+    let answer = ask_with(&pages_of(""), Surface::Client, request, &well());
+    assert!(answer.starts_with("404"), "{answer}");
+}

@@ -16,6 +16,7 @@ mod operating_system;
 mod pages;
 mod peer_security;
 mod ports;
+mod profiles;
 mod snapshots;
 mod sockets;
 mod space;

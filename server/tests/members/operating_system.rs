@@ -19,7 +19,8 @@ fn systemd_is_told_once_that_the_member_serves() {
     let mut buffer = [0; 100];
     let length = listening.recv(&mut buffer).expect("somebody sends");
     assert_eq!(&buffer[..length], b"READY=1");
-    assert!(member.has_logged("ready to serve client requests"));
+    // What was logged before may arrive here afterwards.
+    member.wait_ready();
     member.wait_for_log("successfully notified init daemon");
     listening.set_nonblocking(true).expect("it is a socket");
     assert!(member.terminate().success());
@@ -47,7 +48,7 @@ fn put(key: &'static str) -> pb::PutRequest {
 async fn without_syncs_a_member_says_so_and_keeps_what_it_has_when_it_is_killed() {
     let mut member = Member::cluster(1).remove(0).with(&["--unsafe-no-fsync"]);
     member.start();
-    assert!(member.has_logged("nothing is synced"));
+    member.wait_for_log("nothing is synced");
     let written = member.kv().await.put(put("k")).await.expect("it is legal");
     let revision = written
         .into_inner()
