@@ -321,7 +321,7 @@ impl Node {
         if !self.upkeep.wants_no_space_alarm || self.now < self.upkeep.alarm_due {
             return;
         }
-        self.upkeep.wants_no_space_alarm = false;
+        // Proposals get lost: it is said until it stands in the log.
         self.upkeep.alarm_due = self.now.after(PROPOSAL_RETRY);
         let alarm = pb::AlarmRequest {
             action: pb::alarm_request::AlarmAction::Activate as i32,

@@ -7,6 +7,7 @@ use prost::Message as _;
 use quorate_core::RequestError;
 use quorate_core::boundary::{Input, Request};
 use quorate_proto::etcdserverpb as pb;
+use quorate_proto::raftpb;
 
 use crate::cluster::Cluster;
 
@@ -69,4 +70,32 @@ fn an_alarm_that_was_ended_does_not_come_back_for_what_was_refused_before() {
     let third = cluster.put(1, "c", "1");
     assert_eq!(cluster.answer(third), Err(RequestError::NoSpace));
     cluster.run_until("the alarm", |cluster| !cluster.status(1).alarms.is_empty());
+}
+
+#[test]
+fn an_alarm_that_is_lost_on_its_way_is_raised_again() {
+    let mut cluster = Cluster::new(3);
+    cluster.run_until("a leader", |cluster| {
+        cluster.nodes.values().any(|node| node.is_leader())
+    });
+    let leader = cluster.leader();
+    let follower = leader % 3 + 1;
+    cluster.quota_bytes = 1;
+    cluster.restart(follower);
+    let put = cluster.put(leader, "a", "1");
+    cluster.answer(put).unwrap();
+    let mut lost = 0;
+    while lost == 0 {
+        cluster.step();
+        cluster.network.retain(|(from, _, message)| {
+            let is_proposal = message.r#type == raftpb::MessageType::MsgProp as i32;
+            let is_alarm = *from == follower && is_proposal;
+            lost += u64::from(is_alarm);
+            !is_alarm
+        });
+    }
+    assert!(cluster.status(leader).alarms.is_empty());
+    cluster.run_until("the alarm", |cluster| {
+        !cluster.status(leader).alarms.is_empty()
+    });
 }

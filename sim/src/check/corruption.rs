@@ -32,21 +32,28 @@ impl Corruption {
         !self.altered.is_empty()
     }
 
-    /// A member has compared data.
+    /// A member of a cluster with so many voters has compared data.
     pub fn on_compared(
         &self,
         facts: &mut Facts,
+        voters: usize,
         by: MemberId,
         findings: &[Finding],
     ) -> Result<(), Violation> {
         let damage = findings.iter().find(|finding| finding.kind.is_damage());
         let is_allowed = damage.is_none_or(|finding| match finding.member {
             MemberId(0) => self.is_anybody(),
-            member => self.is_altered(member) || self.is_altered(by),
+            member => self.is_altered(member) || self.is_altered(by) || self.are_many(voters),
         });
         facts.expect("corruption.no-false-alarm", is_allowed, || {
             format!("{by:?} finds damage where there is none: {damage:?}")
         })
+    }
+
+    /// Whether the altered are no minority: snapshots of altered data make more of them, and where a majority decides who
+    /// is wrong, it is then whoever was not altered.
+    fn are_many(&self, voters: usize) -> bool {
+        2 * self.altered.len() >= voters
     }
 
     /// The alarm CORRUPT was raised for a member, by the request with this id. Whoever is altered may take the others for
@@ -54,7 +61,7 @@ impl Corruption {
     pub fn on_alarm(
         &self,
         facts: &mut Facts,
-        members: usize,
+        voters: usize,
         id: u64,
         member: MemberId,
     ) -> Result<(), Violation> {
@@ -63,10 +70,10 @@ impl Corruption {
         })?;
         let mut altered = self.altered.iter();
         let is_by_altered = altered.any(|altered| altered.0 & 0xffff == id >> 48);
-        // Snapshots of altered data make more of them; half of the members are no minority.
-        let are_many = 2 * self.altered.len() >= members;
-        let is_right =
-            self.is_altered(member) || member == MemberId(0) || is_by_altered || are_many;
+        let is_right = self.is_altered(member)
+            || member == MemberId(0)
+            || is_by_altered
+            || self.are_many(voters);
         facts.expect("corruption.member", is_right, || {
             let altered = &self.altered;
             format!("CORRUPT is raised for {member:?}, altered are {altered:?}")
@@ -93,8 +100,8 @@ mod tests {
     fn damage_that_was_not_done_is_seen() {
         let (mut corruption, mut facts) = (Corruption::default(), Facts::new());
         let by = MemberId(1);
-        corruption.on_compared(&mut facts, by, &[]).unwrap();
-        let alarm = corruption.on_compared(&mut facts, by, &[ahead(2)]);
+        corruption.on_compared(&mut facts, 3, by, &[]).unwrap();
+        let alarm = corruption.on_compared(&mut facts, 3, by, &[ahead(2)]);
         assert_eq!(alarm.unwrap_err().property, "corruption.no-false-alarm");
         assert!(
             corruption
@@ -102,8 +109,14 @@ mod tests {
                 .is_err()
         );
         corruption.alter(MemberId(2));
-        corruption.on_compared(&mut facts, by, &[ahead(2)]).unwrap();
-        assert!(corruption.on_compared(&mut facts, by, &[ahead(3)]).is_err());
+        let mut compare = |voters, of| corruption.on_compared(&mut facts, voters, by, &[ahead(of)]);
+        compare(3, 2).unwrap();
+        assert!(compare(3, 3).is_err());
+        // Two of three hold the altered data after a snapshot: the majority takes the third for the wrong one.
+        corruption.alter(MemberId(3));
+        let mut compare = |voters, of| corruption.on_compared(&mut facts, voters, by, &[ahead(of)]);
+        compare(3, 1).unwrap();
+        assert!(compare(5, 1).is_err());
     }
 
     #[test]

@@ -206,9 +206,11 @@ impl World {
         if !comparisons.everything.is_zero() {
             let hash = own.hash_kv(Revision(0)).ok()?;
             let differing = others.iter().find(|(_, other)| {
+                // Who has compacted the leader's revision away refuses, and tells nothing of itself.
+                let is_told = other.hash_kv(hash.hash_revision).is_ok();
                 let is_ahead = other.revision() > own.revision()
                     || other.compact_revision() > own.compact_revision();
-                is_ahead || differs(hash, other)
+                is_told && is_ahead || differs(hash, other)
             });
             found = differing.map(|(member, _)| format!("{member:?} holds other data"));
         }

@@ -489,6 +489,9 @@ impl World {
         if self.has_no_space() {
             return Some("there is no space".to_owned());
         }
+        if let Some(member) = self.owes_alarm() {
+            return Some(format!("{member:?} had no space, and raises no alarm"));
+        }
         let last = self.ledger.last();
         for member in core {
             let Some(process) = &self.machines[member].process else {
@@ -545,7 +548,6 @@ impl World {
     }
 
     fn compare_endings(&mut self) -> Result<(), Violation> {
-        self.judge_quota()?;
         let members = self.members();
         let mut endings = BTreeMap::new();
         for member in members {

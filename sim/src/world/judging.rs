@@ -240,8 +240,9 @@ impl World {
                 self.count("other data found");
             }
         }
+        let voters = self.raft.history.last().voters.len();
         self.corruption
-            .on_compared(&mut self.facts, member, findings)
+            .on_compared(&mut self.facts, voters, member, findings)
     }
 
     /// An alarm stands in the log.
@@ -255,9 +256,9 @@ impl World {
             pb::AlarmType::Corrupt if is_raised => {
                 self.count("alarm: CORRUPT");
                 let member = MemberId(alarm.member_id);
-                let members = self.raft.history.last().voters.len();
+                let voters = self.raft.history.last().voters.len();
                 self.corruption
-                    .on_alarm(&mut self.facts, members, id, member)
+                    .on_alarm(&mut self.facts, voters, id, member)
             }
             pb::AlarmType::Nospace if is_raised => {
                 self.judge_no_space_alarm(MemberId(alarm.member_id))

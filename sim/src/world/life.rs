@@ -325,6 +325,7 @@ impl World {
         machine.deferred.clear();
         machine.disk = then(&machine.disk);
         self.raft.on_stop(member);
+        self.forget_owed_alarm(member);
         let watchers = process
             .into_iter()
             .flat_map(|process| process.streams.into_values());

@@ -30,7 +30,7 @@ mod turn;
 mod watchers;
 mod workload;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 use quorate_core::boundary::{Input, Output};
@@ -85,10 +85,9 @@ pub struct World {
     watchers: Vec<Watcher>,
     /// Members that are gone, and what becomes of their places.
     replacements: Vec<Replacement>,
-    /// The operator who looks after the quota; how often there was no space, and how often the alarm said so.
+    /// The operator who looks after the quota, and the members that have still to raise the alarm.
     operator: Stream,
-    over_quota: u64,
-    no_space_raised: u64,
+    owes_alarm: BTreeSet<MemberId>,
     /// Hashes that members wait for, and how many they ever asked for.
     questions: BTreeMap<u64, Question>,
     questions_asked: u64,
@@ -220,8 +219,7 @@ impl World {
             watchers: watchers(seed, &options.load),
             replacements: Vec::new(),
             operator: Stream::new(seed, Purpose::Operator, 1),
-            over_quota: 0,
-            no_space_raised: 0,
+            owes_alarm: BTreeSet::new(),
             questions: BTreeMap::new(),
             questions_asked: 0,
             comparing: Stream::new(seed, Purpose::Compare, 1),

@@ -53,7 +53,6 @@ impl World {
             return Ok(false);
         }
         self.count("refused: over the quota");
-        self.over_quota += 1;
         let (member_id, action) = (member.0, AlarmAction::Activate);
         self.ask(
             member,
@@ -112,7 +111,9 @@ impl World {
             )
         })?;
         self.count("done, and said to be refused");
-        self.over_quota += 1;
+        if !self.has_no_space() {
+            self.owes_alarm.insert(member);
+        }
         Ok(true)
     }
 
@@ -123,21 +124,19 @@ impl World {
         self.facts.expect("quota.space", may_be, || {
             format!("{member:?} raises NOSPACE, and there is no quota")
         })?;
-        self.no_space_raised += 1;
+        self.owes_alarm.clear();
         self.count("alarm: NOSPACE");
         Ok(())
     }
 
-    /// Who was refused for want of space has raised the alarm.
-    pub(super) fn judge_quota(&mut self) -> Result<(), Violation> {
-        let (refused, raised) = (self.over_quota, self.no_space_raised);
-        if self.options.quota_room_bytes.is_none() {
-            return Ok(());
-        }
-        let is_said = refused == 0 || raised > 0;
-        self.facts.expect("quota.space", is_said, || {
-            format!("{refused} requests had no space, and nobody raised the alarm")
-        })
+    /// Who has applied something over its quota, and has not raised the alarm since. Until it has the run does not end.
+    pub(super) fn owes_alarm(&self) -> Option<MemberId> {
+        self.owes_alarm.first().copied()
+    }
+
+    /// A process ends, and with it what it was about to say.
+    pub(super) fn forget_owed_alarm(&mut self, member: MemberId) {
+        self.owes_alarm.remove(&member);
     }
 
     /// The operator looks after the alarm.
