@@ -50,4 +50,5 @@ mod services;
 mod shutdown;
 #[cfg(madsim)]
 pub mod simulated;
+pub mod spans;
 pub mod state;

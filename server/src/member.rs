@@ -37,6 +37,8 @@ use crate::log::lines;
 use crate::metrics::{self, Metrics};
 use crate::peer::{PeerParts, PeerThread, Peers};
 use crate::run::StartError;
+#[cfg(not(madsim))]
+use crate::spans::Spans;
 use crate::state::{Limits, ServerState};
 
 /// More IO cores than this bring nothing that was measured.
@@ -140,7 +142,7 @@ impl Member {
         let node_config = node_config(config, tuning, metadata, tickets.of_the_node());
         let node = Node::new(node_config, recovered, clock.now());
         let guard = Guard::new(config, node.auth(), clock)?;
-        let state = Arc::new(server_state(config, arguments, metadata, &node, guard));
+        let state = Arc::new(server_state(config, arguments, metadata, &node, guard)?);
         let mut dealer = Dealer::new(tickets, clock, Arc::clone(&state));
 
         core::install(dealer.deal());
@@ -322,13 +324,13 @@ fn server_state(
     metadata: Metadata,
     node: &Node,
     guard: Guard,
-) -> ServerState {
+) -> Result<ServerState, StartError> {
     let metrics = Arc::new(Metrics::new(metrics::Identity {
         member: metadata.member,
         gates: config.gates.clone(),
         extensive: config.metrics_extensive,
     }));
-    ServerState::new(
+    let state = ServerState::new(
         metadata,
         limits(config),
         node.view(),
@@ -337,7 +339,14 @@ fn server_state(
         Arc::clone(&metrics),
         Pages::new(config, metrics, arguments.to_vec()),
         config.data_dir.join(checkpoint::DATABASE),
-    )
+    );
+    #[cfg(not(madsim))]
+    if let Some(asked) = &config.tracing {
+        let spans = Spans::open(asked).map_err(StartError::Tracing)?;
+        tracing::info!("distributed tracing setup enabled");
+        return Ok(state.with_spans(Some(spans)));
+    }
+    Ok(state)
 }
 
 fn start_peers(

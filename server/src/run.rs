@@ -72,6 +72,9 @@ pub enum StartError {
     /// Memory cannot be kept from being swapped out.
     #[error("{0}")]
     Memory(String),
+    /// Traces cannot be sent.
+    #[error("{0}")]
+    Tracing(String),
     /// The tokens that were asked for cannot be made.
     #[error("--auth-token: {0}")]
     AuthToken(#[from] AuthOptionsError),
@@ -345,7 +348,13 @@ async fn run_on<D: SharedDisk>(
     if asked {
         shutdown::take_leave(&member.state).await;
     }
+    #[cfg(not(madsim))]
+    let state = Arc::clone(&member.state);
     member.close().await;
+    #[cfg(not(madsim))]
+    if let Some(spans) = &state.spans {
+        spans.close();
+    }
     lines::closed(config);
     Ok(())
 }

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use crate::auth::Guard;
 use crate::http::Pages;
 use crate::metrics::Metrics;
+use crate::spans::Spans;
 
 /// The bounds that one place decides and every service obeys.
 #[derive(Clone, Debug)]
@@ -114,6 +115,8 @@ pub struct ServerState {
     pub pages: Pages,
     /// Where the checkpoint image lies.
     pub database: PathBuf,
+    /// Where traces of calls go, if they are asked for.
+    pub spans: Option<Spans>,
     status: watch::Sender<Arc<Status>>,
     // Copies of the status fields that each response needs, so that it takes no lock.
     term: AtomicU64,
@@ -184,6 +187,7 @@ impl ServerState {
             metrics,
             pages,
             database,
+            spans: None,
             status: watch::Sender::new(Arc::new(status.clone())),
             term: AtomicU64::new(0),
             leader: AtomicU64::new(0),
@@ -194,6 +198,11 @@ impl ServerState {
         };
         state.copy_hot_fields(&status);
         state
+    }
+
+    /// The same, with calls traced.
+    pub fn with_spans(self, spans: Option<Spans>) -> Self {
+        Self { spans, ..self }
     }
 
     /// Makes a new status visible; for the consensus thread.

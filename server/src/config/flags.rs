@@ -152,7 +152,7 @@ const fn tracing(
     default: &'static str,
     help: &'static str,
 ) -> Flag {
-    flag(Section::Tracing, name, kind, default, NotYet, help)
+    flag(Section::Tracing, name, kind, default, Works, help)
 }
 
 const fn obsolete(name: &'static str) -> Flag {
@@ -277,7 +277,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     tracing("distributed-tracing-address", Text, "localhost:4317", "Its address."),
     tracing("distributed-tracing-service-name", Text, "etcd", "Name of the service there."),
     tracing("distributed-tracing-instance-id", Text, "", "Name of this member there."),
-    tracing("distributed-tracing-sampling-rate", Signed, "0", "Traces of a million requests."),
+    tracing("distributed-tracing-sampling-rate", Signed, "0", "Of a million requests whose callers do not say it, so many are traced."),
 
     feature("corrupt-check-time", Duration, "0s", Works, "Time between two comparisons of the members' data; 0 is never."),
     feature("compact-hash-check-time", Duration, "1m", Works, "Time between two comparisons of compaction hashes."),

@@ -30,6 +30,8 @@ mod notice;
 #[cfg(not(madsim))]
 mod peer_security;
 mod settings;
+#[cfg(not(madsim))]
+mod tracing;
 mod url;
 
 use std::ops::RangeInclusive;
@@ -47,6 +49,8 @@ pub use self::logging::{LogConfig, LogLevel, LogOutput, Rotation};
 pub use self::notice::{Notice, NoticeLevel};
 #[cfg(not(madsim))]
 pub use self::peer_security::PeerSecurity;
+#[cfg(not(madsim))]
+pub use self::tracing::Tracing;
 pub(crate) use self::url::parse_cluster;
 pub use self::url::{Scheme, Url, texts};
 
@@ -180,6 +184,9 @@ pub struct Config {
     pub metrics_extensive: bool,
     /// `--log-…`.
     pub log: LogConfig,
+    /// `--distributed-tracing-…`, if traces are sent.
+    #[cfg(not(madsim))]
+    pub tracing: Option<Tracing>,
 
     /// What should be logged about the configuration once there is a log.
     pub notices: Vec<Notice>,
@@ -431,6 +438,8 @@ impl Config {
             host_whitelist: settings.list("host-whitelist"),
             metrics_extensive: settings.text("metrics") == "extensive",
             log,
+            #[cfg(not(madsim))]
+            tracing: Tracing::new(settings),
             notices,
             name,
         };

@@ -13,17 +13,25 @@ use tonic::{Code, Status};
 
 use crate::log::lines;
 use crate::metrics::{METHODS, MethodType, Metrics, method_index};
+use crate::spans::{CallSpan, Spans};
 
 /// One call that began.
 pub(super) struct Call {
     /// The method's index in the table, if it is one that is counted.
     method: Option<usize>,
     began: Instant,
+    /// If it is traced; far away, since calls are moved.
+    span: Option<Box<CallSpan>>,
 }
 
 impl Call {
-    /// Counts the beginning of a call.
-    pub(super) fn begin(metrics: &Metrics, path: &str, headers: &HeaderMap) -> Self {
+    /// Counts the beginning of a call, and begins its span if there are any.
+    pub(super) fn begin(
+        metrics: &Metrics,
+        spans: Option<&Spans>,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Self {
         let method = method_index(path);
         if let Some(index) = method {
             let core = metrics.core();
@@ -42,32 +50,41 @@ impl Call {
         Self {
             method,
             began: Instant::now(),
+            span: spans.and_then(|spans| spans.begin(path, headers)),
         }
     }
 
     /// Counts the end of a call; that of a stream which has only begun is counted when it is over. A unary call that
     /// took longer than `slow` is logged.
     pub(super) fn end(
-        &self,
+        &mut self,
         metrics: &Arc<Metrics>,
         slow: Duration,
         response: &mut Response<Body>,
     ) {
-        let Some(index) = self.method else { return };
         let refused = code_in(response.headers());
-        let method = &METHODS[index];
-        if method.kind != MethodType::Unary && refused.is_none() {
+        let is_known_unary = self
+            .method
+            .is_some_and(|index| METHODS[index].kind == MethodType::Unary);
+        let is_looked_at = self.method.is_some() || self.span.is_some();
+        if is_looked_at && !is_known_unary && refused.is_none() {
             let ending = Ending {
                 metrics: Arc::clone(metrics),
-                method: index,
+                method: self.method,
                 began: self.began,
                 code: None,
+                span: self.span.take(),
             };
             let body = std::mem::take(response.body_mut());
             *response.body_mut() = Body::new(Counted { body, ending });
             return;
         }
         let code = refused.unwrap_or(0);
+        if let Some(span) = self.span.take() {
+            span.end(code);
+        }
+        let Some(index) = self.method else { return };
+        let method = &METHODS[index];
         let core = metrics.core();
         let counted = core.method(index);
         let took = self.began.elapsed();
@@ -103,17 +120,24 @@ struct Counted {
 /// Counts when it is dropped: a stream that its client leaves has no other end.
 struct Ending {
     metrics: Arc<Metrics>,
-    method: usize,
+    /// If it is one that is counted.
+    method: Option<usize>,
     began: Instant,
     /// How it ended; none as long as it goes on.
     code: Option<i32>,
+    span: Option<Box<CallSpan>>,
 }
 
 impl Drop for Ending {
     fn drop(&mut self) {
         let code = self.code.unwrap_or(Code::Cancelled as i32);
-        let core = self.metrics.core();
-        core.method(self.method).end(code, self.began.elapsed());
+        if let Some(index) = self.method {
+            let core = self.metrics.core();
+            core.method(index).end(code, self.began.elapsed());
+        }
+        if let Some(span) = self.span.take() {
+            span.end(code);
+        }
     }
 }
 

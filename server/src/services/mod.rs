@@ -92,7 +92,12 @@ impl Services {
         B: HttpBody + Send + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>> + Send + 'static,
     {
-        let call = Call::begin(&self.state.metrics, request.uri().path(), request.headers());
+        let call = Call::begin(
+            &self.state.metrics,
+            self.state.spans.as_ref(),
+            request.uri().path(),
+            request.headers(),
+        );
         let refused = admission::admit(&self.state, request.uri().path(), request.headers());
         let progress = match refused {
             Ok(()) => self.route(request),
@@ -166,9 +171,9 @@ impl Future for Answering {
             Progress::Ended => panic!("polled after it was ready"),
         };
         admission::reword_too_large(&mut response);
-        let state = &self.services.state;
-        self.call
-            .end(&state.metrics, state.limits.slow_unary, &mut response);
+        let Self { services, call, .. } = &mut *self;
+        let state = &services.state;
+        call.end(&state.metrics, state.limits.slow_unary, &mut response);
         Poll::Ready(Ok(response))
     }
 }

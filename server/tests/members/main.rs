@@ -23,3 +23,4 @@ mod space;
 mod start;
 mod support;
 mod three_members;
+mod traces;
