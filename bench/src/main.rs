@@ -2,7 +2,8 @@
 //!
 //! Everything here drives two servers with the same requests and compares: what they answer (`differential`), how
 //! fast they do it (`compare`), what is left after crashes (`kill`), after a whole life of a cluster (`lifecycle`) and
-//! after a move from one to the other (`migrate`), and what hostile clients do to them (`hostile`). It never contains an expected number; the other server is the measure.
+//! after a move from one to the other (`migrate`), what hostile clients do to them (`hostile`) and
+//! whom they let do what (`auth-matrix`). It never contains an expected number; the other server is the measure.
 
 mod cluster;
 mod compare;
@@ -15,6 +16,7 @@ mod migrate;
 mod patience;
 mod process;
 mod recorded;
+mod security;
 
 use std::process::ExitCode;
 
@@ -44,6 +46,8 @@ enum Command {
     Hostile(hostile::Options),
     /// Replaces a running etcd cluster by Quorate, one member at a time under load, and back.
     Migrate(migrate::Options),
+    /// Makes every call as everybody who may come, with and without auth, on a new member of each of two servers.
+    AuthMatrix(security::Options),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -56,6 +60,7 @@ async fn main() -> ExitCode {
         Command::Lifecycle(options) => lifecycle::run(options).await,
         Command::Hostile(options) => hostile::run(&options).await,
         Command::Migrate(options) => migrate::run(&options).await,
+        Command::AuthMatrix(options) => security::run(&options).await,
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

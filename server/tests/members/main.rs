@@ -1,6 +1,8 @@
 //! Real processes, alone and as a cluster, through their gRPC API and their signals.
 
 mod auth;
+mod auth_matrix;
+mod auth_table;
 mod authority;
 mod backup;
 mod changes;
