@@ -133,10 +133,34 @@ impl Pages {
         let asked = request.headers().clone();
         let mut answer = match &self.shared.gateway {
             _ if request.method() == Method::OPTIONS => Response::new(Body::default()),
-            Some(gateway) => gateway.answer(services, request, body_bytes_max).await,
+            #[cfg(not(madsim))]
+            Some(gateway) if gateway::websocket::is_asked(&request) => {
+                return self.begin_talk(gateway, request, services, body_bytes_max);
+            }
+            Some(gateway) => {
+                let request = request.map(Body::new);
+                gateway.answer(services, request, body_bytes_max).await
+            }
             None => error(StatusCode::NOT_FOUND, "404 page not found").map(Body::new),
         };
         self.add_cors(&asked, answer.headers_mut());
+        answer
+    }
+
+    /// Whoever begins a conversation is told nothing about origins; whoever cannot is.
+    #[cfg(not(madsim))]
+    fn begin_talk(
+        &self,
+        gateway: &Gateway,
+        request: Request<Incoming>,
+        services: &Arc<Services>,
+        body_bytes_max: usize,
+    ) -> Response<Body> {
+        let asked = request.headers().clone();
+        let mut answer = gateway::websocket::accept(gateway, services, request, body_bytes_max);
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            self.add_cors(&asked, answer.headers_mut());
+        }
         answer
     }
 

@@ -28,6 +28,8 @@ use super::socket::Coalesced;
 use super::streams::{Spawner, WithStreams};
 use super::{Opening, Traffic, Visitor, core};
 use crate::gauges::Seen;
+#[cfg(not(madsim))]
+use crate::http::gateway::websocket::Seat;
 use crate::http::{Surface, refuse_name};
 use crate::services::{Answering, CertificateName, Services};
 
@@ -172,27 +174,48 @@ async fn serve_http1(
     mut closing: watch::Receiver<bool>,
 ) -> Result<(), hyper::Error> {
     let (visitor, services) = (&visitor, &services);
-    let connection = http1::Builder::new()
-        .timer(Timer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(
-            io,
-            service_fn(move |request| async move {
-                Ok::<_, Infallible>(answer_http(kind, visitor, services, request).await)
-            }),
-        );
+    #[cfg(not(madsim))]
+    let seat = Seat::default();
+    let connection =
+        http1::Builder::new()
+            .timer(Timer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .serve_connection(
+                io,
+                service_fn(|request| {
+                    #[cfg(not(madsim))]
+                    let request = with_seat(request, &seat);
+                    async move {
+                        Ok::<_, Infallible>(answer_http(kind, visitor, services, request).await)
+                    }
+                }),
+            )
+            .with_upgrades();
     let mut connection = pin!(connection);
-    match select(
-        connection.as_mut(),
-        pin!(closing.wait_for(|closing| *closing)),
-    )
-    .await
-    {
-        Either::Left((result, _)) => return result,
-        Either::Right(_) => {}
+    let served = {
+        let closing = pin!(closing.wait_for(|closing| *closing));
+        match select(connection.as_mut(), closing).await {
+            Either::Left((result, _)) => Some(result),
+            Either::Right(_) => None,
+        }
+    };
+    let Some(result) = served else {
+        connection.as_mut().graceful_shutdown();
+        return connection.await;
+    };
+    #[cfg(not(madsim))]
+    if let Some(talk) = seat.take() {
+        let closing = pin!(closing.wait_for(|closing| *closing));
+        select(pin!(talk.hold()), closing).await;
     }
-    connection.as_mut().graceful_shutdown();
-    connection.await
+    result
+}
+
+/// A request on a connection that may become a websocket.
+#[cfg(not(madsim))]
+fn with_seat(mut request: http::Request<Incoming>, seat: &Seat) -> http::Request<Incoming> {
+    request.extensions_mut().insert(seat.clone());
+    request
 }
 
 async fn answer_http(

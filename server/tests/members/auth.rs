@@ -39,7 +39,7 @@ fn grant(user: &str, role: &str) -> pb::AuthUserGrantRoleRequest {
 }
 
 /// Root, and alice who reads and writes k.
-async fn set_up(member: &Member) -> Result<(), Status> {
+pub(crate) async fn set_up(member: &Member) -> Result<(), Status> {
     let mut auth = auth(member).await;
     auth.user_add(user("root", "rp")).await?;
     auth.user_grant_role(grant("root", "root")).await?;
@@ -59,7 +59,7 @@ async fn set_up(member: &Member) -> Result<(), Status> {
     Ok(())
 }
 
-async fn login(member: &Member, name: &str, password: &str) -> Result<String, Status> {
+pub(crate) async fn login(member: &Member, name: &str, password: &str) -> Result<String, Status> {
     let request = pb::AuthenticateRequest {
         name: name.into(),
         password: password.into(),

@@ -20,7 +20,7 @@ use crate::support::Member;
 const HERE: &[&str] = &["localhost", "127.0.0.1"];
 
 /// A member that has no listener for clients but `https`, with the authority's certificate `server`.
-fn secure(authority: &Authority, flags: &[&str]) -> Member {
+pub(crate) fn secure(authority: &Authority, flags: &[&str]) -> Member {
     authority.issue("server", "", HERE);
     let member = Member::cluster(1).remove(0);
     let url = format!("https://{}", member.client_address());

@@ -26,3 +26,4 @@ mod start;
 mod support;
 mod three_members;
 mod traces;
+mod websockets;

@@ -12,6 +12,8 @@
 mod requests;
 mod responses;
 mod routes;
+#[cfg(not(madsim))]
+pub(crate) mod websocket;
 
 use std::sync::Arc;
 
@@ -19,7 +21,6 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use prost_reflect::{DescriptorPool, MessageDescriptor};
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -79,7 +80,7 @@ impl Gateway {
     pub(crate) async fn answer(
         &self,
         services: &Arc<Services>,
-        request: Request<Incoming>,
+        request: Request<Body>,
         body_bytes_max: usize,
     ) -> Response<Body> {
         let Some(transcoder) = self.find(request.uri().path()) else {
@@ -106,6 +107,13 @@ impl Gateway {
             Err(never) => match never {},
         };
         translate(transcoder, answered).await
+    }
+
+    /// Whether a path takes more than one request.
+    #[cfg(not(madsim))]
+    fn streams_requests(&self, path: &str) -> bool {
+        self.find(path)
+            .is_some_and(|transcoder| transcoder.streams_requests)
     }
 
     fn find(&self, path: &str) -> Option<&Transcoder> {

@@ -5,13 +5,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use http_body::{Body, Frame};
+use http_body::Frame;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use prost::Message as _;
 use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor};
 use serde_json::Deserializer;
 use tonic::Status;
+use tonic::body::Body;
 use tracing::debug;
 
 use super::FRAME_HEADER_BYTES;
@@ -25,14 +25,14 @@ pub(super) struct Requests {
     /// A frame that was made before the body began to be read.
     ready: Option<Bytes>,
     /// Where more JSON comes from.
-    body: Option<Incoming>,
+    body: Option<Body>,
     /// One request may not have more JSON than this.
     bytes_max: usize,
 }
 
 impl Requests {
     /// As many requests as come, each as soon as it has come.
-    pub(super) fn streaming(request: MessageDescriptor, body: Incoming, bytes_max: usize) -> Self {
+    pub(super) fn streaming(request: MessageDescriptor, body: Body, bytes_max: usize) -> Self {
         Self {
             request,
             buffer: BytesMut::new(),
@@ -45,7 +45,7 @@ impl Requests {
     /// The only request of a call, read to its end. No body is an empty request.
     pub(super) async fn read(
         request: MessageDescriptor,
-        body: Incoming,
+        body: Body,
         bytes_max: usize,
     ) -> Result<Self, Status> {
         let json = read_all(body, bytes_max).await?;
@@ -79,7 +79,7 @@ impl Requests {
 /// sends its JSON byte by byte would otherwise hold thousands of times as much memory.
 pub(super) async fn read_all<B>(mut body: B, bytes_max: usize) -> Result<BytesMut, Status>
 where
-    B: Body<Data = Bytes, Error: std::fmt::Display> + Unpin,
+    B: http_body::Body<Data = Bytes, Error: std::fmt::Display> + Unpin,
 {
     let mut json = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -97,7 +97,7 @@ where
     Ok(json)
 }
 
-impl Body for Requests {
+impl http_body::Body for Requests {
     type Data = Bytes;
     type Error = Infallible;
 
