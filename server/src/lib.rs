@@ -45,6 +45,8 @@ mod peer;
 mod peer_security;
 #[cfg(not(madsim))]
 mod profile;
+#[cfg(not(madsim))]
+pub mod proxy;
 pub mod run;
 mod services;
 mod shutdown;

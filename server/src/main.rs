@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use quorate_server::config::{self, Outcome, Refusal};
 use quorate_server::log::{self, lines};
-use quorate_server::run;
+use quorate_server::{proxy, run};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -22,6 +22,9 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args_os()
         .map(|argument| argument.to_string_lossy().into_owned())
         .collect();
+    if let Some(ended) = proxy::run(&arguments) {
+        return ended;
+    }
     let environment: Vec<_> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();

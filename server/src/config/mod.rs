@@ -44,6 +44,7 @@ pub use self::client_security::ClientSecurity;
 pub use self::discovery::Discovery;
 pub use self::flags::Support;
 pub use self::gates::{FeatureGates, GATES, Gate, Stage};
+pub(crate) use self::go_syntax::{parse_bool, parse_duration as parse_go_duration};
 pub use self::help::version_text;
 pub use self::logging::{LogConfig, LogLevel, LogOutput, Rotation};
 pub use self::notice::{Notice, NoticeLevel};

@@ -176,19 +176,20 @@ async fn serve_http1(
     let (visitor, services) = (&visitor, &services);
     #[cfg(not(madsim))]
     let seat = Seat::default();
-    let connection = http1::Builder::new()
-        .timer(Timer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(
-            io,
-            service_fn(|request| {
-                #[cfg(not(madsim))]
-                let request = with_seat(request, &seat);
-                async move {
-                    Ok::<_, Infallible>(answer_http(kind, visitor, services, request).await)
-                }
-            }),
-        );
+    let connection =
+        http1::Builder::new()
+            .timer(Timer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .serve_connection(
+                io,
+                service_fn(|request| {
+                    #[cfg(not(madsim))]
+                    let request = with_seat(request, &seat);
+                    async move {
+                        Ok::<_, Infallible>(answer_http(kind, visitor, services, request).await)
+                    }
+                }),
+            );
     #[cfg(not(madsim))]
     let connection = connection.with_upgrades();
     let mut connection = pin!(connection);

@@ -12,6 +12,7 @@ mod corruption;
 mod discovery;
 mod downgrade;
 mod forced;
+mod gateway;
 mod logs;
 mod one_member;
 mod operating_system;

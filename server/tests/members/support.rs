@@ -4,7 +4,6 @@
 //! end a test that would otherwise hang.
 
 use std::io::BufReader;
-use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -151,11 +150,11 @@ impl Member {
     /// Starts the process without waiting for it to serve.
     pub(crate) fn launch(&mut self) {
         assert!(self.process.is_none(), "{} runs already", self.name);
-        self.process = Some(Process::spawn(
-            &self.arguments,
-            &self.variables,
-            &self.data_dir(),
-        ));
+        let mut arguments = vec!["--data-dir".to_owned()];
+        arguments.push(self.data_dir().to_str().expect("it is text").to_owned());
+        // After it: a test may name another directory.
+        arguments.extend_from_slice(&self.arguments);
+        self.process = Some(Process::spawn(&arguments, &self.variables));
     }
 
     /// Starts the process and waits until it serves.
@@ -278,12 +277,64 @@ impl Drop for Member {
     }
 }
 
+/// A `quorate` process between clients and members.
+pub(crate) struct Proxy {
+    port: u16,
+    process: Process,
+}
+
+impl Proxy {
+    /// `quorate COMMAND start` on a port of its own, with these flags; waits for a log line with `ready`.
+    pub(crate) fn start(command: &str, flags: &[&str], ready: &str) -> Self {
+        let port = free_port();
+        let address = format!("127.0.0.1:{port}");
+        let mut arguments = [command, "start", "--listen-addr", &address].to_vec();
+        arguments.extend_from_slice(flags);
+        let arguments: Vec<_> = arguments.into_iter().map(str::to_owned).collect();
+        let proxy = Self {
+            port,
+            process: Process::spawn(&arguments, &[]),
+        };
+        proxy.wait_for_log(ready);
+        proxy
+    }
+
+    /// Waits until a log line holds `text`.
+    pub(crate) fn wait_for_log(&self, text: &str) {
+        let log = &self.process.log;
+        assert!(
+            log.wait_for(text),
+            "no line with {text:?} in\n{}",
+            log.text()
+        );
+    }
+
+    /// `host:port` for clients.
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// A new connection.
+    pub(crate) async fn channel(&self) -> Channel {
+        let url = format!("http://{}", self.address());
+        let endpoint = Channel::from_shared(url).expect("it is a URL");
+        endpoint.connect().await.expect("the proxy serves")
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.process.child.kill();
+        let _ = self.process.child.wait();
+        if std::thread::panicking() {
+            eprintln!("---- log of the proxy ----\n{}", self.process.log.text());
+        }
+    }
+}
+
 impl Process {
-    fn spawn(arguments: &[String], variables: &[(String, String)], data_dir: &Path) -> Self {
+    fn spawn(arguments: &[String], variables: &[(String, String)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_quorate"))
-            .arg("--data-dir")
-            .arg(data_dir)
-            // After it: a test may name another directory.
             .args(arguments)
             .envs(variables.iter().cloned())
             .stdin(Stdio::null())
