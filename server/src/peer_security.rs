@@ -2,6 +2,7 @@
 //!
 //! Reads and, with `--peer-auto-tls`, writes certificates. What they are compared with is the business of `net`.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use quorate_net::peer::Wire;
@@ -10,10 +11,9 @@ use quorate_net::{
     peer::PeerTls,
     tls::{TlsError, TlsInfo, self_signed},
 };
-#[cfg(not(madsim))]
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, texts};
 use crate::run::StartError;
 
 /// How connections to peers are made and watched.
@@ -22,11 +22,29 @@ pub(crate) fn wire(config: &Config) -> Result<Wire, StartError> {
         dial_timeout: Duration::from_secs(1) + config.election_timeout(),
         read_timeout: config.raft_read_timeout,
         write_timeout: config.raft_write_timeout,
+        local_address: local_address(config),
         #[cfg(not(madsim))]
         tls: Some(tls(config).map_err(StartError::PeerSecurity)?),
         #[cfg(madsim)]
         tls: None,
     })
+}
+
+/// The address that connections to peers come from, if one is to be chosen.
+fn local_address(config: &Config) -> Option<IpAddr> {
+    if !config.gates.enabled("SetMemberLocalAddr") {
+        return None;
+    }
+    let urls = texts(&config.initial_advertise_peer_urls);
+    let address = config.member_local_address();
+    match address {
+        Some(address) => info!("LocalAddr" = %address, "setting member local address"),
+        None => warn!(
+            "advertise-peer-urls" = ?urls,
+            "unable to set a member local address due to lack of suitable local addresses"
+        ),
+    }
+    address
 }
 
 #[cfg(not(madsim))]

@@ -6,6 +6,9 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
+#[cfg(not(madsim))]
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -21,6 +24,8 @@ use hyper_util::client::legacy::connect::{Connected, Connection as ConnectionInf
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+#[cfg(not(madsim))]
+use tokio::net::TcpSocket;
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::limits::{HANDSHAKE_TIMEOUT, IO_TIMEOUT, PIPELINE_WORKERS, PROBE_INTERVAL};
@@ -167,7 +172,7 @@ impl tower::Service<Uri> for Connector {
         let wire = self.wire.clone();
         Box::pin(async move {
             let late = |words| move |_| io::Error::new(io::ErrorKind::TimedOut, words);
-            let dialled = timeout(wire.dial_timeout, dial(&uri)).await;
+            let dialled = timeout(wire.dial_timeout, dial(&uri, wire.local_address)).await;
             let stream = dialled.map_err(late("dial timed out"))??;
             if !is_tls(&uri) {
                 return Ok(TokioIo::new(Connection::new(stream, wire.write_timeout)?));
@@ -182,7 +187,7 @@ impl tower::Service<Uri> for Connector {
     }
 }
 
-async fn dial(uri: &Uri) -> io::Result<Stream> {
+async fn dial(uri: &Uri, local: Option<IpAddr>) -> io::Result<Stream> {
     let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
         return Err(io::Error::other("an endpoint has a scheme and a place"));
     };
@@ -192,7 +197,37 @@ async fn dial(uri: &Uri) -> io::Result<Stream> {
     let port = authority
         .port_u16()
         .ok_or_else(|| io::Error::other("an endpoint has a port"))?;
-    Ok(TcpStream::connect((host(authority), port)).await?.into())
+    let remote = (host(authority), port);
+    match local {
+        Some(local) => dial_from(local, remote).await,
+        None => Ok(TcpStream::connect(remote).await?.into()),
+    }
+}
+
+/// Connects from this address; to those of the other's addresses only that are of its kind.
+#[cfg(not(madsim))]
+async fn dial_from(local: IpAddr, remote: (&str, u16)) -> io::Result<Stream> {
+    let mut last = io::Error::other("no suitable address found");
+    for remote in tokio::net::lookup_host(remote).await? {
+        if remote.is_ipv4() != local.is_ipv4() {
+            continue;
+        }
+        let socket = match local {
+            IpAddr::V4(_) => TcpSocket::new_v4()?,
+            IpAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.bind(SocketAddr::new(local, 0))?;
+        match socket.connect(remote).await {
+            Ok(stream) => return Ok(stream.into()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+#[cfg(madsim)]
+async fn dial_from(_: IpAddr, _: (&str, u16)) -> io::Result<Stream> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 fn host(authority: &Authority) -> &str {
@@ -398,6 +433,32 @@ mod tests {
         };
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(start.elapsed() >= IO_TIMEOUT);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_connection_comes_from_the_address_that_is_asked_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        for (local, url) in [
+            ("127.0.0.2", format!("http://127.0.0.1:{port}")),
+            ("127.0.0.3", format!("http://localhost:{port}")),
+        ] {
+            let local: IpAddr = local.parse().expect("an address");
+            let mut wire = Wire::new(IO_TIMEOUT);
+            wire.local_address = Some(local);
+            let endpoint = Endpoint::parse(&url).expect("valid");
+            let dialled = tower::Service::call(&mut Connector { wire }, endpoint.uri("/")).await;
+            let _stream = dialled.expect("it listens");
+            let (_, from) = listener.accept().await.expect("accepts");
+            assert_eq!(from.ip(), local, "{url}");
+        }
+        let mut wire = Wire::new(IO_TIMEOUT);
+        wire.local_address = Some("::1".parse().expect("an address"));
+        let endpoint = Endpoint::parse(&format!("http://127.0.0.1:{port}")).expect("valid");
+        let dialled = tower::Service::call(&mut Connector { wire }, endpoint.uri("/")).await;
+        let error = dialled.expect_err("addresses of two kinds").to_string();
+        assert_eq!(error, "no suitable address found");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! How the connections between members are made and watched.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::limits::IO_TIMEOUT;
@@ -14,6 +15,8 @@ pub struct Wire {
     pub read_timeout: Duration,
     /// A connection whose other end takes nothing for this long is dead.
     pub write_timeout: Duration,
+    /// The address of this machine that connections come from; the system's choice if there is none.
+    pub local_address: Option<IpAddr>,
     /// For `https` and `unixs`, in both directions.
     pub tls: Option<PeerTls>,
 }
@@ -25,6 +28,7 @@ impl Wire {
             dial_timeout,
             read_timeout: IO_TIMEOUT,
             write_timeout: IO_TIMEOUT,
+            local_address: None,
             tls: None,
         }
     }

@@ -1,7 +1,7 @@
 //! What a member says about its cluster before there is any data: who is in it, and that it is one of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 
 use quorate_core::checkpoint::MemberRecord;
 use quorate_core::member::{cluster_id, member_id};
@@ -27,6 +27,17 @@ pub fn default_host() -> Option<String> {
 }
 
 impl Config {
+    /// Where connections to peers come from, with the gate `SetMemberLocalAddr`: the first address at which others are
+    /// told to reach this member, and can.
+    pub fn member_local_address(&self) -> Option<IpAddr> {
+        let urls = self.initial_advertise_peer_urls.iter();
+        let mut addresses = urls.filter_map(Url::ip);
+        let suits = |address: &IpAddr| !address.is_loopback() && !address.is_unspecified();
+        addresses
+            .find(suits)
+            .filter(|_| self.gates.enabled("SetMemberLocalAddr"))
+    }
+
     /// A member that listens everywhere and advertises only the default is advertised at this machine's address; one
     /// that has a name but no cluster is a cluster of its own.
     pub(super) fn advertise_default_host(&mut self, default_host: impl FnOnce() -> Option<String>) {

@@ -67,8 +67,13 @@ pub const GATES: [Gate; 11] = [
         false,
         Support::NoEffect("lease checkpoints are always kept"),
     ),
-    gate("PriorityRequest", Stage::Alpha, false, Support::NotYet),
-    gate("SetMemberLocalAddr", Stage::Alpha, false, Support::NotYet),
+    gate(
+        "PriorityRequest",
+        Stage::Alpha,
+        false,
+        Support::NoEffect("the end of a lease is proposed whatever the load"),
+    ),
+    gate("SetMemberLocalAddr", Stage::Alpha, false, Support::Works),
     gate(
         "StopGRPCServiceOnDefrag",
         Stage::Alpha,

@@ -301,10 +301,6 @@ fn what_is_not_there_yet_is_refused_unless_it_asks_for_the_default() {
         error("--discovery-srv=example.com"),
         "--discovery-srv is not supported yet by this version"
     );
-    assert_eq!(
-        error("--feature-gates=PriorityRequest=true"),
-        "feature gate PriorityRequest is not supported yet by this version"
-    );
     config("--listen-client-urls=unix:/run/q.sock --advertise-client-urls=http://a:1");
     config("--advertise-client-urls=https://behind.a.proxy:2379");
     config("--feature-gates=LeaseCheckpoint=true,LeaseCheckpointPersist=true");
@@ -572,5 +568,34 @@ fn log_outputs_of_all_kinds_are_understood() {
     for line in ["/tmp/a", "stderr,/tmp/a", "stderr,stdout"] {
         let line = format!("--enable-log-rotation --log-outputs={line}");
         assert_eq!(config(&line).log.rotation.unwrap().bytes_max, 100 << 20);
+    }
+}
+
+#[test]
+fn peers_are_reached_from_the_first_advertised_address_that_others_can_reach_if_that_is_asked_for()
+{
+    let from = |urls: &str, gate: &str| {
+        let line = format!(
+            "--feature-gates=SetMemberLocalAddr={gate} --initial-advertise-peer-urls={urls} --name=a"
+        );
+        config(&line)
+            .member_local_address()
+            .map(|ip| ip.to_string())
+    };
+    let all = "http://127.0.0.1:1,http://192.168.100.110:1,http://[2001:db8::1]:1,http://b:1";
+    assert_eq!(from(all, "false"), None);
+    assert_eq!(from(all, "true").as_deref(), Some("192.168.100.110"));
+    assert_eq!(
+        from("http://[2001:db8::1]:1,http://b:1", "true").as_deref(),
+        Some("2001:db8::1")
+    );
+    for unfit in [
+        "http://b:1",
+        "http://0.0.0.0:1",
+        "http://[::]:1",
+        "http://[::1]:1",
+        "http://127.0.0.1:1",
+    ] {
+        assert_eq!(from(unfit, "true"), None, "{unfit}");
     }
 }

@@ -1,5 +1,7 @@
 //! The translation against what real etcd 3.7.1 took and gave.
 
+use std::collections::BTreeSet;
+
 use prost_reflect::DynamicMessage;
 use quorate_proto::etcdserverpb as pb;
 use tokio_stream::StreamExt as _;
@@ -242,4 +244,19 @@ async fn a_body_beyond_the_limit_is_refused_before_its_end() {
         refusal.message(),
         "quorate: the request has more than 1000 bytes of JSON"
     );
+}
+
+#[test]
+fn the_paths_are_those_of_etcd() {
+    let theirs: BTreeSet<_> = include_str!("etcd-3.7.1.txt")
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(str::to_owned)
+        .collect();
+    let ours: BTreeSet<_> = ROUTES
+        .iter()
+        .map(|(path, ..)| format!("/v3/{path}"))
+        .collect();
+    assert_eq!(ours, theirs);
+    assert!(theirs.iter().all(|path| Gateway::owns(path)));
 }
