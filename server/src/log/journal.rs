@@ -5,8 +5,12 @@
 use std::io::{self, Write as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::time::Duration;
 
 use super::line::Line;
+
+/// A journal that takes nothing for this long does not get the line.
+const WRITE_MAX: Duration = Duration::from_millis(200);
 
 /// Where the journal listens.
 const SOCKET: &str = "/run/systemd/journal/socket";
@@ -29,6 +33,7 @@ impl Journal {
         socket.connect(path).map_err(|error| {
             io::Error::new(error.kind(), format!("{}: {error}", path.display()))
         })?;
+        socket.set_write_timeout(Some(WRITE_MAX))?;
         let binary = std::env::args_os().next().unwrap_or_default();
         let name = Path::new(&binary).file_name().unwrap_or_default();
         Ok(Self {
@@ -119,6 +124,21 @@ mod tests {
         let mut want = b"PRIORITY=6\nMESSAGE\n\x03\0\0\0\0\0\0\0a\nb\n".to_vec();
         want.extend_from_slice(tail.as_bytes());
         assert_eq!(&buffer[..length], want);
+    }
+
+    #[test]
+    fn a_journal_that_takes_nothing_holds_nobody_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let _silent = UnixDatagram::bind(&path).unwrap();
+        let journal = Journal::open_at(&path).unwrap();
+        let is_late = |_| {
+            let began = std::time::Instant::now();
+            journal.write(&line("info", "one too many\n")).unwrap();
+            began.elapsed() >= WRITE_MAX
+        };
+        // Its queue is full after some hundred lines.
+        assert!((0..10_000).any(is_late));
     }
 
     #[test]
