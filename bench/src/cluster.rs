@@ -1,4 +1,4 @@
-//! Three members as processes, with etcd's classic flags, and everything that may happen to a process.
+//! Members as processes, with etcd's classic flags, and everything that may happen to a process.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -13,8 +13,54 @@ pub(crate) struct Cluster {
 }
 
 struct Member {
+    name: String,
+    peer_url: String,
     client_url: String,
     process: Process,
+}
+
+/// What makes a member's command line.
+struct Place<'a> {
+    binary: &'a Path,
+    directory: &'a Path,
+    extra: &'a [String],
+    /// `new` or `existing`.
+    state: &'a str,
+}
+
+impl Member {
+    fn new(
+        place: &Place<'_>,
+        name: String,
+        peer_url: String,
+        client_url: String,
+        initial_cluster: &str,
+    ) -> Self {
+        let data = place.directory.join(&name);
+        let mut arguments: Vec<String> = [
+            ("--name", name.as_str()),
+            ("--data-dir", &data.to_string_lossy()),
+            ("--initial-advertise-peer-urls", &peer_url),
+            ("--listen-peer-urls", &peer_url),
+            ("--listen-client-urls", &client_url),
+            ("--advertise-client-urls", &client_url),
+            ("--initial-cluster-token", "kill-test"),
+            ("--initial-cluster", initial_cluster),
+            ("--initial-cluster-state", place.state),
+        ]
+        .into_iter()
+        .flat_map(|(flag, value)| [flag.to_string(), value.to_string()])
+        .collect();
+        arguments.extend_from_slice(place.extra);
+        let log = place.directory.join(format!("{name}.log"));
+        let command = vec![place.binary.to_string_lossy().into_owned()];
+        Self {
+            name,
+            peer_url,
+            client_url,
+            process: Process::new(command, arguments, log),
+        }
+    }
 }
 
 impl Cluster {
@@ -33,33 +79,53 @@ impl Cluster {
             .enumerate()
             .map(|(number, name)| format!("{name}={}", url(ports[2 * number])))
             .collect();
-        let members = names.iter().enumerate().map(|(number, name)| {
-            let (peer, client) = (url(ports[2 * number]), url(ports[2 * number + 1]));
-            let mut arguments: Vec<String> = [
-                ("--name", name.as_str()),
-                ("--data-dir", &directory.join(name).to_string_lossy()),
-                ("--initial-advertise-peer-urls", &peer),
-                ("--listen-peer-urls", &peer),
-                ("--listen-client-urls", &client),
-                ("--advertise-client-urls", &client),
-                ("--initial-cluster-token", "kill-test"),
-                ("--initial-cluster", &initial.join(",")),
-                ("--initial-cluster-state", "new"),
-            ]
-            .into_iter()
-            .flat_map(|(flag, value)| [flag.to_string(), value.to_string()])
-            .collect();
-            arguments.extend_from_slice(extra);
-            let log = directory.join(format!("{name}.log"));
-            let command = vec![binary.to_string_lossy().into_owned()];
-            Member {
-                client_url: client,
-                process: Process::new(command, arguments, log),
-            }
+        let place = Place {
+            binary,
+            directory,
+            extra,
+            state: "new",
+        };
+        let members = names.into_iter().zip(ports.chunks(2));
+        let members = members.map(|(name, ports)| {
+            let (peer, client) = (url(ports[0]), url(ports[1]));
+            Member::new(&place, name, peer, client, &initial.join(","))
         });
         Ok(Self {
             members: members.collect(),
         })
+    }
+
+    /// One more place, of a member that has been added under this peer URL. Not yet started.
+    pub(crate) fn join(
+        &mut self,
+        binary: &Path,
+        directory: &Path,
+        peer_url: &str,
+        extra: &[String],
+    ) -> Result<usize, String> {
+        let number = self.members.len();
+        let name = format!("m{number}");
+        let known = self.members.iter();
+        let mut initial: Vec<_> = known
+            .map(|member| format!("{}={}", member.name, member.peer_url))
+            .collect();
+        initial.push(format!("{name}={peer_url}"));
+        let place = Place {
+            binary,
+            directory,
+            extra,
+            state: "existing",
+        };
+        let client_url = format!("http://127.0.0.1:{}", free_ports(1)?[0]);
+        let initial = initial.join(",");
+        let member = Member::new(&place, name, peer_url.to_owned(), client_url, &initial);
+        self.members.push(member);
+        Ok(number)
+    }
+
+    /// The last place is given up, its process killed.
+    pub(crate) fn leave(&mut self) {
+        self.members.pop();
     }
 
     pub(crate) fn size(&self) -> usize {

@@ -36,6 +36,8 @@ enum Command {
     Differential(differential::Options),
     /// Measures both side by side under the same load and prints ratios.
     Compare(compare::Options),
+    /// Measures backups, restores, restarts and new members of a large store side by side.
+    Upkeep(compare::upkeep::Options),
     /// Loads one running server with the cheap client and prints what it took.
     Load(compare::load::Options),
     /// Kills and pauses the members of a cluster under load and checks what its clients saw.
@@ -55,6 +57,7 @@ async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Differential(options) => differential::run(options).await,
         Command::Compare(options) => compare::run(&options).await,
+        Command::Upkeep(options) => compare::upkeep::run(&options).await,
         Command::Load(options) => compare::load::run(&options),
         Command::Kill(options) => kill::run(options).await,
         Command::Lifecycle(options) => lifecycle::run(options).await,

@@ -9,6 +9,7 @@ mod ordinary;
 pub(crate) mod process;
 mod raw;
 mod report;
+pub(crate) mod upkeep;
 mod work;
 
 use std::path::{Path, PathBuf};
@@ -78,20 +79,11 @@ pub(crate) async fn run(options: &Options) -> Result<bool, String> {
     let outcome = measure_all(options, &directory).await;
     let _ = std::fs::remove_dir_all(&directory);
     let rows = outcome?;
-    let text = report::table(&rows);
-    println!("\n{text}");
-    let fail = |error: std::io::Error| format!("{}: {error}", options.output.display());
-    std::fs::create_dir_all(&options.output).map_err(fail)?;
-    let name = format!("compare-{}", options.members);
-    std::fs::write(options.output.join(format!("{name}.md")), text).map_err(fail)?;
-    let json = serde_json::to_string_pretty(&rows).map_err(|error| error.to_string())?;
-    std::fs::write(options.output.join(format!("{name}.json")), json).map_err(fail)?;
-    let chart = options.output.join(format!("{name}.svg"));
-    report::chart(&rows, &chart)?;
-    println!(
-        "table, figures and chart are in {}",
-        options.output.display()
-    );
+    report::store(
+        &options.output,
+        &format!("compare-{}", options.members),
+        &rows,
+    )?;
     Ok(true)
 }
 

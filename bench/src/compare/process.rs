@@ -20,15 +20,28 @@ pub(super) fn cpu_seconds(process: u32) -> f64 {
     (ticks(11) + ticks(12)) / TICKS_PER_SECOND
 }
 
+/// From now on only memory counts that is held from now on.
+pub(super) fn forget_peak(process: u32) {
+    // Where the kernel has no such switch, the peak is that of the process's whole life.
+    let _ = fs::write(format!("/proc/{process}/clear_refs"), "5");
+}
+
+/// The most resident memory that a process has held, in bytes; 0 if it is gone.
+pub(super) fn peak_bytes(process: u32) -> u64 {
+    status_bytes(process, "VmHWM:")
+}
+
 /// Resident memory in bytes without mapped files: what the process itself holds.
 pub(crate) fn resident_bytes(process: u32) -> (u64, u64) {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let field = |name: &str| {
-        let line = status.lines().find(|line| line.starts_with(name));
-        let number = line
-            .and_then(|line| line.split_whitespace().nth(1))
-            .and_then(|number| number.parse::<u64>().ok());
-        number.unwrap_or(0) * 1024
-    };
+    let field = |name| status_bytes(process, name);
     (field("VmRSS:"), field("RssAnon:"))
+}
+
+fn status_bytes(process: u32, field: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with(field));
+    let number = line
+        .and_then(|line| line.split_whitespace().nth(1))
+        .and_then(|number| number.parse::<u64>().ok());
+    number.unwrap_or(0) * 1024
 }

@@ -27,8 +27,22 @@ impl Row {
     }
 }
 
+/// Prints the table, and leaves table, figures and chart under a name.
+pub(super) fn store(output: &Path, name: &str, rows: &[Row]) -> Result<(), String> {
+    let text = table(rows);
+    println!("\n{text}");
+    let fail = |error: std::io::Error| format!("{}: {error}", output.display());
+    std::fs::create_dir_all(output).map_err(fail)?;
+    std::fs::write(output.join(format!("{name}.md")), text).map_err(fail)?;
+    let json = serde_json::to_string_pretty(rows).map_err(|error| error.to_string())?;
+    std::fs::write(output.join(format!("{name}.json")), json).map_err(fail)?;
+    chart(rows, &output.join(format!("{name}.svg")))?;
+    println!("table, figures and chart are in {}", output.display());
+    Ok(())
+}
+
 /// The table in Markdown.
-pub(super) fn table(rows: &[Row]) -> String {
+fn table(rows: &[Row]) -> String {
     let mut text =
         String::from("| what | unit | quorate | etcd | quorate / etcd |\n|---|---|--:|--:|--:|\n");
     for row in rows {
@@ -53,7 +67,7 @@ fn number(value: f64) -> String {
 }
 
 /// A bar for each row: how many times better ours is, on a logarithmic scale. Bars to the left of 1 are worse.
-pub(super) fn chart(rows: &[Row], file: &Path) -> Result<(), String> {
+fn chart(rows: &[Row], file: &Path) -> Result<(), String> {
     let height = 60 + 26 * u32::try_from(rows.len()).expect("a short table");
     let area = SVGBackend::new(file, (900, height)).into_drawing_area();
     let fail = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
