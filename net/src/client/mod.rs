@@ -485,11 +485,17 @@ impl Client {
 
     /// A connection to the first endpoint that takes one.
     async fn any_connection(&self) -> Result<Channel, ClientError> {
+        self.channel().await.map(|(_, channel)| channel)
+    }
+
+    /// The connection in use, or one to the first endpoint that takes one, for calls that are not made here; and the
+    /// endpoint's number for [`Client::give_up`]. Retries are the business of the caller.
+    pub async fn channel(&self) -> Result<(usize, Channel), ClientError> {
         let mut last = None;
         for _ in 0..self.config.endpoints.len() {
             let number = self.current.load(Ordering::Relaxed) % self.config.endpoints.len();
             match self.connection(number).await {
-                Ok(channel) => return Ok(channel),
+                Ok(channel) => return Ok((number, channel)),
                 Err(error) => {
                     last = Some(error);
                     self.current.store(
@@ -500,6 +506,15 @@ impl Client {
             }
         }
         Err(last.map_or(ClientError::NoEndpoints, ClientError::Connect))
+    }
+
+    /// The connection to an endpoint is of no use: the next call goes to the next endpoint, over a new one.
+    pub async fn give_up(&self, number: usize) {
+        *self.connections[number].lock().await = None;
+        let next = (number + 1) % self.config.endpoints.len();
+        // Somebody else may have gone on already.
+        let (order, current) = (Ordering::Relaxed, &self.current);
+        let _ = current.compare_exchange(number, next, order, order);
     }
 }
 

@@ -13,6 +13,9 @@ pub(super) enum Kind {
     Bool,
     Text,
     List,
+    Number,
+    Unsigned,
+    Unsigned32,
     Duration,
 }
 
@@ -62,9 +65,18 @@ impl Values {
         &self.0[name]
     }
 
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        parse_bool(self.text(name)) == Some(true)
+    }
+
     pub(super) fn list(&self, name: &str) -> Vec<String> {
         let items = self.text(name).split(',').map(str::to_owned);
         items.filter(|item| !item.is_empty()).collect()
+    }
+
+    /// A flag that is a number.
+    pub(super) fn number(&self, name: &str) -> i64 {
+        self.text(name).parse().expect("it was checked")
     }
 
     /// No time at all if it was negative.
@@ -147,6 +159,14 @@ fn check(flag: &Flag, value: &str) -> Result<(), String> {
         Kind::Bool => parse_bool(value)
             .map(drop)
             .ok_or_else(|| syntax("ParseBool")),
+        Kind::Number => value
+            .parse::<i64>()
+            .map(drop)
+            .map_err(|_| syntax("ParseInt")),
+        Kind::Unsigned | Kind::Unsigned32 => value
+            .parse::<u32>()
+            .map(drop)
+            .map_err(|_| syntax("ParseUint")),
         Kind::Duration => parse_go_duration(value)
             .map(drop)
             .map_err(|_| format!("time: invalid duration {value:?}")),
@@ -185,6 +205,9 @@ fn word(kind: Kind) -> &'static str {
         Kind::Bool => "",
         Kind::Text => " string",
         Kind::List => " strings",
+        Kind::Number => " int",
+        Kind::Unsigned => " uint",
+        Kind::Unsigned32 => " uint32",
         Kind::Duration => " duration",
     }
 }
@@ -207,6 +230,7 @@ mod tests {
         flag("endpoints", Kind::List, "a:1", "where"),
         flag("retry-delay", Kind::Duration, "1m0s", "how long"),
         flag("insecure", Kind::Bool, "false", "whether"),
+        flag("count", Kind::Unsigned32, "4294967295", "how many"),
     ];
 
     fn read(line: &str) -> Parsed {
@@ -226,8 +250,7 @@ mod tests {
         assert_eq!(values("").list("endpoints"), ["a:1"]);
         let given = values("--endpoints b:2,c:3 free --endpoints=d:4 --insecure");
         assert_eq!(given.list("endpoints"), ["b:2", "c:3", "d:4"]);
-        assert_eq!(given.text("insecure"), "true");
-        assert_eq!(values("--insecure=false").text("insecure"), "false");
+        assert!(given.is_set("insecure") && !values("--insecure=false").is_set("insecure"));
         let delay = values("--retry-delay 1m30s").duration("retry-delay");
         assert_eq!(delay, Duration::from_secs(90));
     }
@@ -255,6 +278,7 @@ mod tests {
             panic!("it was asked for");
         };
         let expected = "Usage:\n  quorate thing start [flags]\n\nFlags:\n      \
+                        --count uint32           how many (default 4294967295)\n      \
                         --endpoints strings      where (default [a:1])\n  \
                         -h, --help                   help for start\n      \
                         --insecure               whether\n      \

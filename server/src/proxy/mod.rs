@@ -1,14 +1,16 @@
-//! The sub-commands that stand between clients and members: `quorate gateway start`.
+//! The sub-commands that stand between clients and members: `quorate gateway start`, `quorate grpc-proxy start`.
 //!
 //! Owns their command lines and their own processes' lives. Nothing here is part of a member: there is no data
 //! directory, no core and no consensus.
 //!
 //! ```text
-//!   clients ─► gateway (bytes, to any member that takes connections) ─► members
+//!   clients ─► gateway    (bytes, to any member that takes connections) ─► members
+//!   clients ─► grpc-proxy (calls; watches and renewals are shared)      ─► members
 //! ```
 
 mod flags;
 mod gateway;
+mod grpc;
 
 use std::process::ExitCode;
 
@@ -25,13 +27,22 @@ struct Group {
     run: fn(&Values, &[String]) -> Result<(), String>,
 }
 
-const GROUPS: [Group; 1] = [Group {
-    name: "gateway",
-    about: "gateway related command",
-    start_about: "start the gateway",
-    flags: gateway::FLAGS,
-    run: gateway::run,
-}];
+const GROUPS: [Group; 2] = [
+    Group {
+        name: "gateway",
+        about: "gateway related command",
+        start_about: "start the gateway",
+        flags: gateway::FLAGS,
+        run: gateway::run,
+    },
+    Group {
+        name: "grpc-proxy",
+        about: "grpc-proxy related command",
+        start_about: "start the grpc proxy",
+        flags: grpc::FLAGS,
+        run: grpc::run,
+    },
+];
 
 /// Runs the sub-command that the arguments begin with, if there is one of that name.
 pub fn run(arguments: &[String]) -> Option<ExitCode> {
@@ -45,7 +56,7 @@ pub fn run(arguments: &[String]) -> Option<ExitCode> {
     let values = match flags::parse(&title, group.flags, &arguments[3..]) {
         Parsed::Values(values) => values,
         Parsed::Help(usage) => {
-            println!("{}\n\n{usage}", group.start_about);
+            print!("{}\n\n{usage}", group.start_about);
             return Some(ExitCode::SUCCESS);
         }
         Parsed::Misused { message, usage } => {

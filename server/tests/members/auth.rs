@@ -14,7 +14,7 @@ async fn auth(member: &Member) -> AuthClient<Channel> {
     AuthClient::new(member.channel().await)
 }
 
-fn with<T>(token: &str, message: T) -> Request<T> {
+pub(crate) fn with<T>(token: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
     if !token.is_empty() {
         let token = token.parse().expect("it is ASCII");

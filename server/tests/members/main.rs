@@ -13,6 +13,7 @@ mod discovery;
 mod downgrade;
 mod forced;
 mod gateway;
+mod grpc_proxy;
 mod logs;
 mod one_member;
 mod operating_system;

@@ -1,0 +1,597 @@
+//! `quorate grpc-proxy start`: a proxy that understands the calls that it carries.
+//!
+//! ```text
+//!   clients ─► door ─┬─► kv (cache, namespace) ──────┐
+//!                    ├─► watch ─► hub (shared) ──────┼─► upstream ─► members
+//!                    ├─► lease (shared renewals) ────┤
+//!                    └─► everything else, as it is ──┘
+//! ```
+//!
+//! Owns the flags and puts the pieces together. A proxy keeps nothing that the members do not have.
+
+mod cache;
+mod cluster;
+mod door;
+mod hub;
+mod kv;
+mod lease;
+mod metrics;
+mod namespace;
+mod pages;
+mod upstream;
+mod watch;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use quorate_net::client::{Client, Config, Endpoint, Security};
+use quorate_net::grpc::etcdserverpb::kv_server::KvServer;
+use quorate_net::grpc::etcdserverpb::lease_server::LeaseServer;
+use quorate_net::grpc::etcdserverpb::watch_server::WatchServer;
+use quorate_net::tls::{ClientTls, PeerCertificate, ServerTls, TlsInfo, TlsVersion, self_signed};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use tracing::{info, warn};
+
+use self::cache::Cache;
+use self::cluster::Members;
+use self::door::House;
+use self::hub::Hub;
+use self::kv::KvProxy;
+use self::lease::{LeaseProxy, Renewals};
+use self::metrics::Metrics;
+use self::namespace::Namespace;
+use self::pages::Pages;
+use self::upstream::Upstream;
+use self::watch::WatchProxy;
+use super::flags::{Flag, Kind, Values, flag};
+use super::log_to_stderr;
+use crate::config::LogLevel;
+use crate::notify;
+
+pub(super) const FLAGS: &[Flag] = &[
+    flag(
+        "advertise-client-url",
+        Kind::Text,
+        "127.0.0.1:23790",
+        "advertise address to register (must be reachable by client)",
+    ),
+    flag(
+        "auto-tls",
+        Kind::Bool,
+        "false",
+        "proxy TLS using generated certificates",
+    ),
+    flag(
+        "cacert",
+        Kind::Text,
+        "",
+        "verify certificates of TLS-enabled secure etcd servers using this CA bundle",
+    ),
+    flag(
+        "cert",
+        Kind::Text,
+        "",
+        "identify secure connections with etcd servers using this TLS certificate file",
+    ),
+    flag(
+        "cert-file",
+        Kind::Text,
+        "",
+        "identify secure connections to the proxy using this TLS certificate file",
+    ),
+    flag(
+        "client-crl-file",
+        Kind::Text,
+        "",
+        "proxy client certificate revocation list file.",
+    ),
+    flag(
+        "data-dir",
+        Kind::Text,
+        "default.proxy",
+        "Data directory for persistent data",
+    ),
+    flag(
+        "debug",
+        Kind::Bool,
+        "false",
+        "Enable debug-level logging for grpc-proxy.",
+    ),
+    flag(
+        "dial-keepalive-time",
+        Kind::Duration,
+        "0s",
+        "keepalive time for client(grpc-proxy) connections (default 0, disable).",
+    ),
+    flag(
+        "dial-keepalive-timeout",
+        Kind::Duration,
+        "20s",
+        "keepalive timeout for client(grpc-proxy) connections (default 20s).",
+    ),
+    flag(
+        "discovery-srv",
+        Kind::Text,
+        "",
+        "domain name to query for SRV records describing cluster endpoints",
+    ),
+    flag(
+        "discovery-srv-name",
+        Kind::Text,
+        "",
+        "service name to query when using DNS discovery",
+    ),
+    flag(
+        "enable-pprof",
+        Kind::Bool,
+        "false",
+        "Enable runtime profiling data via HTTP server. Address is at client URL + \"/debug/pprof/\"",
+    ),
+    flag(
+        "endpoints",
+        Kind::List,
+        "127.0.0.1:2379",
+        "comma separated etcd cluster endpoints",
+    ),
+    flag(
+        "endpoints-auto-sync-interval",
+        Kind::Duration,
+        "0s",
+        "etcd endpoints auto sync interval (disabled by default)",
+    ),
+    flag(
+        "experimental-enable-grpc-logging",
+        Kind::Bool,
+        "false",
+        "logging all grpc requests and responses",
+    ),
+    flag(
+        "experimental-leasing-prefix",
+        Kind::Text,
+        "",
+        "leasing metadata prefix for disconnected linearized reads.",
+    ),
+    flag(
+        "experimental-serializable-ordering",
+        Kind::Bool,
+        "false",
+        "Ensure serializable reads have monotonically increasing store revisions across endpoints.",
+    ),
+    flag(
+        "grpc-keepalive-interval",
+        Kind::Duration,
+        "2h0m0s",
+        "Frequency duration of server-to-client ping to check if a connection is alive (0 to disable).",
+    ),
+    flag(
+        "grpc-keepalive-min-time",
+        Kind::Duration,
+        "5s",
+        "Minimum interval duration that a client should wait before pinging proxy.",
+    ),
+    flag(
+        "grpc-keepalive-timeout",
+        Kind::Duration,
+        "20s",
+        "Additional duration of wait before closing a non-responsive connection (0 to disable).",
+    ),
+    flag(
+        "insecure-discovery",
+        Kind::Bool,
+        "false",
+        "accept insecure SRV records",
+    ),
+    flag(
+        "insecure-skip-tls-verify",
+        Kind::Bool,
+        "false",
+        "skip authentication of etcd server TLS certificates (CAUTION: this option should be enabled only for testing \
+         purposes)",
+    ),
+    flag(
+        "key",
+        Kind::Text,
+        "",
+        "identify secure connections with etcd servers using this TLS key file",
+    ),
+    flag(
+        "key-file",
+        Kind::Text,
+        "",
+        "identify secure connections to the proxy using this TLS key file",
+    ),
+    flag(
+        "listen-addr",
+        Kind::Text,
+        "127.0.0.1:23790",
+        "listen address",
+    ),
+    flag(
+        "listen-cipher-suites",
+        Kind::List,
+        "",
+        "Comma-separated list of supported TLS cipher suites between client/proxy (empty will be auto-populated by Go).",
+    ),
+    flag(
+        "max-concurrent-streams",
+        Kind::Unsigned32,
+        "4294967295",
+        "Maximum concurrent streams that each client can open at a time.",
+    ),
+    flag(
+        "max-recv-bytes",
+        Kind::Number,
+        "2147483647",
+        "message receive limits in bytes (default value is math.MaxInt32)",
+    ),
+    flag(
+        "max-send-bytes",
+        Kind::Number,
+        "1572864",
+        "message send limits in bytes (default value is 1.5 MiB)",
+    ),
+    flag(
+        "metrics-addr",
+        Kind::Text,
+        "",
+        "listen for endpoint /metrics requests on an additional interface",
+    ),
+    flag(
+        "namespace",
+        Kind::Text,
+        "",
+        "string to prefix to all keys for namespacing requests",
+    ),
+    flag(
+        "permit-without-stream",
+        Kind::Bool,
+        "false",
+        "Enable client(grpc-proxy) to send keepalive pings even with no active RPCs.",
+    ),
+    flag(
+        "resolver-prefix",
+        Kind::Text,
+        "",
+        "prefix to use for registering proxy (must be shared with other grpc-proxy members)",
+    ),
+    flag(
+        "resolver-ttl",
+        Kind::Number,
+        "0",
+        "specify TTL, in seconds, when registering proxy endpoints",
+    ),
+    flag(
+        "self-signed-cert-validity",
+        Kind::Unsigned,
+        "1",
+        "The validity period of the proxy certificates, unit is year",
+    ),
+    flag(
+        "tls-max-version",
+        Kind::Text,
+        "",
+        "Maximum TLS version supported by grpc proxy. Possible values: TLS1.2, TLS1.3 (empty defers to Go).",
+    ),
+    flag(
+        "tls-min-version",
+        Kind::Text,
+        "TLS1.2",
+        "Minimum TLS version supported by grpc proxy. Possible values: TLS1.2, TLS1.3.",
+    ),
+    flag(
+        "trusted-ca-file",
+        Kind::Text,
+        "",
+        "verify certificates of TLS-enabled secure proxy using this CA bundle",
+    ),
+];
+
+/// Flags that are not there: a value other than the default ends the start.
+const REFUSED: [&str; 6] = [
+    "discovery-srv",
+    "enable-pprof",
+    "endpoints-auto-sync-interval",
+    "experimental-enable-grpc-logging",
+    "experimental-leasing-prefix",
+    "experimental-serializable-ordering",
+];
+
+/// For making one connection to a member.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a client may send in one message, as in Go's library.
+const REQUEST_BYTES_MAX: usize = 4 << 20;
+/// As good as forever.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// What a member takes as the most streams that a number can say.
+const STREAMS_MAX: u32 = 16_384;
+
+/// Runs until the process is ended.
+pub(super) fn run(values: &Values, arguments: &[String]) -> Result<(), String> {
+    check(values)?;
+    let level = if values.is_set("debug") {
+        LogLevel::Debug
+    } else {
+        LogLevel::Info
+    };
+    log_to_stderr(level, arguments)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
+    runtime.block_on(serve(values))
+}
+
+fn check(values: &Values) -> Result<(), String> {
+    let is_default = |name: &str| {
+        let known = FLAGS.iter().find(|flag| flag.name == name);
+        known.is_some_and(|flag| flag.default == values.text(name))
+    };
+    if let Some(name) = REFUSED.iter().find(|name| !is_default(name)) {
+        return Err(format!("--{name} is not supported yet by this version"));
+    }
+    let (prefix, ttl) = (
+        values.text("resolver-prefix"),
+        values.number("resolver-ttl"),
+    );
+    if !prefix.is_empty() && ttl < 1 {
+        return Err(format!("invalid resolver-ttl {ttl}"));
+    }
+    if prefix.is_empty() && ttl > 0 {
+        return Err(format!("invalid resolver-prefix {prefix:?}"));
+    }
+    if !prefix.is_empty() && values.text("advertise-client-url").is_empty() {
+        return Err("invalid advertise-client-url \"\"".to_owned());
+    }
+    if values.is_set("auto-tls") && values.number("self-signed-cert-validity") == 0 {
+        return Err("selfSignedCertValidity is invalid,it should be greater than 0".to_owned());
+    }
+    Ok(())
+}
+
+async fn serve(values: &Values) -> Result<(), String> {
+    let listen = values.text("listen-addr");
+    let failed = |address: &str, error: std::io::Error| format!("listen tcp {address}: {error}");
+    let tls = server_tls(values)?;
+    let listener = door::listen(listen)
+        .await
+        .map_err(|error| failed(listen, error))?;
+    info!(address = listen, "listening for gRPC proxy client requests");
+    let house = Arc::new(furnish(values)?);
+    let metrics = values.text("metrics-addr");
+    if !metrics.is_empty() {
+        let address = metrics.split_once("://").map_or(metrics, |(_, rest)| rest);
+        let listener = door::listen(address)
+            .await
+            .map_err(|error| failed(address, error))?;
+        let is_plain = metrics.starts_with("http://");
+        let tls = tls.clone().filter(|_| !is_plain);
+        info!("gRPC proxy server metrics URL serving");
+        tokio::spawn(door::serve(Arc::clone(&house), listener, tls, false));
+    }
+    if !house.members.prefix.is_empty() {
+        let ttl = values.number("resolver-ttl");
+        tokio::spawn(house.members.clone().register(ttl));
+    }
+    info!(address = listen, "started gRPC proxy");
+    notify::ready();
+    door::serve(house, listener, tls, true).await;
+    Ok(())
+}
+
+/// Everything that is served, around one client of the members.
+fn furnish(values: &Values) -> Result<House, String> {
+    let info = client_tls(values);
+    let bytes = |name| usize::try_from(values.number(name)).unwrap_or(usize::MAX);
+    let (send_bytes_max, receive_bytes_max) = (bytes("max-send-bytes"), bytes("max-recv-bytes"));
+    let endpoints = values.list("endpoints");
+    let parsed: Result<Vec<Endpoint>, _> =
+        endpoints.iter().map(|endpoint| endpoint.parse()).collect();
+    let mut config = Config {
+        endpoints: parsed.map_err(|error| error.to_string())?,
+        dial_timeout: DIAL_TIMEOUT,
+        request_bytes_max: send_bytes_max,
+        response_bytes_max: receive_bytes_max,
+        ..Config::default()
+    };
+    let interval = values.duration("dial-keepalive-time");
+    if !interval.is_zero() {
+        config.keep_alive = Some((interval, values.duration("dial-keepalive-timeout")));
+    }
+    let mut metrics_tls = None;
+    if let Some(info) = &info {
+        check_nameless(&info.cert_file)?;
+        config.security = Security::tls(info).map_err(|error| error.to_string())?;
+        let tls = ClientTls::new(info).map_err(|error| error.to_string())?;
+        metrics_tls = Some(tls.offering(&["http/1.1"]));
+        info!("tls-info" = %info, "gRPC proxy client TLS");
+    }
+    let client = |config: &Config| Client::new(config.clone()).map_err(|error| error.to_string());
+    let upstream = Upstream::new(client(&config)?, send_bytes_max, receive_bytes_max);
+    let (cache, metrics) = (Arc::new(Cache::default()), Arc::new(Metrics::default()));
+    let namespace = Namespace::new(values.text("namespace"));
+    let hub = Hub::new(upstream.clone(), Arc::clone(&metrics));
+    let kv = KvProxy {
+        upstream: upstream.clone(),
+        namespace: namespace.clone(),
+        cache: Arc::clone(&cache),
+        metrics: Arc::clone(&metrics),
+    };
+    let watch = WatchProxy {
+        hub: hub.clone(),
+        namespace: namespace.clone(),
+    };
+    let lease = LeaseProxy {
+        upstream: upstream.clone(),
+        namespace,
+        renewals: Renewals::new(upstream.clone()),
+    };
+    Ok(House {
+        kv: KvServer::new(kv).max_decoding_message_size(REQUEST_BYTES_MAX),
+        watch: WatchServer::new(watch).max_decoding_message_size(REQUEST_BYTES_MAX),
+        lease: LeaseServer::new(lease).max_decoding_message_size(REQUEST_BYTES_MAX),
+        members: Members {
+            own_address: values.text("advertise-client-url").to_owned(),
+            // As etcd's, a proxy writes itself where its clients write.
+            prefix: match values.text("resolver-prefix") {
+                "" => String::new(),
+                prefix => format!("{}{prefix}", values.text("namespace")),
+            },
+            name: host_name(),
+            client: Arc::new(client(&config)?),
+        },
+        upstream: upstream.clone(),
+        pages: Pages {
+            upstream,
+            hub,
+            cache,
+            metrics,
+            endpoints,
+            tls: metrics_tls,
+            asked: AtomicUsize::new(0),
+        },
+        streams_max: u32::try_from(values.number("max-concurrent-streams"))
+            .unwrap_or(STREAMS_MAX)
+            .min(STREAMS_MAX),
+        keepalive_interval: Some(values.duration("grpc-keepalive-interval"))
+            .filter(|interval| !interval.is_zero()),
+        keepalive_timeout: match values.duration("grpc-keepalive-timeout") {
+            Duration::ZERO => FOREVER,
+            timeout => timeout,
+        },
+    })
+}
+
+/// A certificate that names a user would lend that user's name to everybody who comes through the proxy.
+fn check_nameless(cert_file: &str) -> Result<(), String> {
+    if cert_file.is_empty() {
+        return Ok(());
+    }
+    let certificates = CertificateDer::pem_file_iter(cert_file)
+        .map_err(|error| format!("open {cert_file}: {error}"))?;
+    for certificate in certificates.flatten() {
+        let name = PeerCertificate::parse(&certificate).map(|parsed| parsed.common_name);
+        if let Some(name) = name.filter(|name| !name.is_empty()) {
+            return Err(format!(
+                "cert has non empty Common Name ({name}): {cert_file}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// How members are spoken to; in plain text if nothing is said of it.
+fn client_tls(values: &Values) -> Option<TlsInfo> {
+    let info = TlsInfo {
+        trusted_ca_file: values.text("cacert").to_owned(),
+        cert_file: values.text("cert").to_owned(),
+        key_file: values.text("key").to_owned(),
+        insecure_skip_verify: values.is_set("insecure-skip-tls-verify"),
+        ..TlsInfo::default()
+    };
+    if info.insecure_skip_verify {
+        warn!(
+            "--insecure-skip-tls-verify was given, this grpc proxy process skips authentication of etcd server TLS \
+             certificates. This option should be enabled only for testing purposes."
+        );
+    }
+    let is_asked =
+        !info.is_empty() || !info.trusted_ca_file.is_empty() || info.insecure_skip_verify;
+    is_asked.then_some(info)
+}
+
+/// How clients speak to the proxy; in plain text if nothing is said of it.
+fn server_tls(values: &Values) -> Result<Option<ServerTls>, String> {
+    let mut info = TlsInfo {
+        trusted_ca_file: values.text("trusted-ca-file").to_owned(),
+        cert_file: values.text("cert-file").to_owned(),
+        key_file: values.text("key-file").to_owned(),
+        ..TlsInfo::default()
+    };
+    if info.is_empty() && info.trusted_ca_file.is_empty() {
+        if !values.is_set("auto-tls") {
+            return Ok(None);
+        }
+        let directory = PathBuf::from(values.text("data-dir")).join("fixtures/proxy");
+        let listen = values.text("listen-addr");
+        let host = listen.rsplit_once(':').map_or(listen, |(host, _)| host);
+        let years = values.number("self-signed-cert-validity").unsigned_abs();
+        let made = self_signed::certificate(&directory, &[host.to_owned()], years);
+        info = made.map_err(|error| error.to_string())?;
+    }
+    info.crl_file = values.text("client-crl-file").to_owned();
+    info.cipher_suites = values.list("listen-cipher-suites");
+    let version = |name| TlsVersion::parse(values.text(name)).map_err(|error| error.to_string());
+    info.min_version = version("tls-min-version")?;
+    info.max_version = version("tls-max-version")?;
+    info!("tls-info" = %info, "gRPC proxy server TLS");
+    let tls = ServerTls::new(&info).map_err(|error| error.to_string())?;
+    Ok(Some(tls))
+}
+
+/// The name of this machine.
+fn host_name() -> String {
+    let read = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    read.map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::flags::{self, Parsed};
+
+    fn refusal(line: &str) -> Option<String> {
+        let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+        match flags::parse("grpc-proxy start", FLAGS, &words) {
+            Parsed::Values(values) => check(&values).err(),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused_in_etcds_words() {
+        assert_eq!(refusal(""), None);
+        assert_eq!(refusal("--resolver-prefix p --resolver-ttl 60"), None);
+        for (line, expected) in [
+            ("--resolver-prefix p", "invalid resolver-ttl 0"),
+            ("--resolver-ttl 1", "invalid resolver-prefix \"\""),
+            (
+                "--resolver-prefix p --resolver-ttl 1 --advertise-client-url=",
+                "invalid advertise-client-url \"\"",
+            ),
+            (
+                "--auto-tls --self-signed-cert-validity 0",
+                "selfSignedCertValidity is invalid,it should be greater than 0",
+            ),
+            (
+                "--experimental-leasing-prefix p",
+                "--experimental-leasing-prefix is not supported yet by this version",
+            ),
+        ] {
+            assert_eq!(refusal(line).as_deref(), Some(expected), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_names_a_user_is_not_shown_to_members() {
+        let directory = tempfile::TempDir::new().expect("a directory");
+        let write = |name: Option<&str>| {
+            let mut parameters = rcgen::CertificateParams::default();
+            parameters.distinguished_name = rcgen::DistinguishedName::new();
+            if let Some(name) = name {
+                let subject = &mut parameters.distinguished_name;
+                subject.push(rcgen::DnType::CommonName, name);
+            }
+            let key = rcgen::KeyPair::generate().expect("a key");
+            let certificate = parameters.self_signed(&key).expect("a certificate");
+            let path = directory.path().join("cert.pem");
+            std::fs::write(&path, certificate.pem()).expect("written");
+            path.to_str().expect("it is text").to_owned()
+        };
+        assert_eq!(check_nameless(&write(None)), Ok(()));
+        let refused = check_nameless(&write(Some("alice"))).expect_err("it has a name");
+        assert!(refused.starts_with("cert has non empty Common Name (alice): "));
+    }
+}
