@@ -244,6 +244,11 @@ async fn serializable_ranges_are_answered_from_the_cache_until_they_are_written(
     assert_eq!(counted("misses").await, "1");
     assert_eq!(counted("keys").await, "1");
     assert_eq!(value(range("k", "")).await, "2", "what must be fresh is");
+    assert_eq!(
+        value(stale.clone()).await,
+        "2",
+        "and the proxy knows it now"
+    );
     write(inside.clone(), "k", "3").await;
     assert_eq!(counted("keys").await, "0");
     assert_eq!(value(stale.clone()).await, "3");

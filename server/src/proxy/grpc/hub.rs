@@ -288,6 +288,9 @@ impl Hub {
                     if !broadcast.opened.borrow().is_none() && is_lost(&status) =>
                 {
                     tokio::time::sleep(RECONNECT_PAUSE).await;
+                    if self.end_if_left(&topic, &broadcast) {
+                        return;
+                    }
                     continue;
                 }
                 Some(ended) => ended,

@@ -85,16 +85,12 @@ impl Kv for KvProxy {
         let mut range = request.into_inner();
         self.check(&range.key)?;
         self.namespace.range(&mut range.key, &mut range.range_end);
-        let asked = match self.cache.look_up(&caller, &range) {
-            Ok(answer) if range.serializable => {
+        let (known, asked) = self.cache.look_up(&caller, &range);
+        if range.serializable {
+            if let Some(answer) = known {
                 self.metrics.cache_hits.increment();
                 return Ok(Response::new(answer));
             }
-            // It was looked up for the time alone: what is newer than that must not be covered by this answer.
-            Ok(_) => None,
-            Err(asked) => Some(asked),
-        };
-        if range.serializable {
             self.metrics.cache_misses.increment();
         }
         let answered = self.upstream.ask(true, |channel| {
@@ -103,9 +99,8 @@ impl Kv for KvProxy {
         });
         let mut response = answered.await?;
         self.namespace.strip_all(&mut response.get_mut().kvs);
-        if let Some(asked) = asked {
-            self.cache.keep(&caller, &range, asked, response.get_ref());
-        }
+        // What a fresh read has seen, the next stale one sees, too.
+        self.cache.keep(&caller, &range, asked, response.get_ref());
         Ok(response)
     }
 
