@@ -14,6 +14,7 @@ use quorate_proto::raftpb;
 use crate::auth::{Identity, TokenChange};
 use crate::corruption::{Finding, Hashed, PeerHash};
 use crate::error::RequestError;
+pub use crate::request_ids::RequestIds;
 use crate::types::{ClusterId, Index, LeaseId, MemberId, Revision, Term, Ticket, WriteNumber};
 
 /// What can happen to a member.
@@ -361,56 +362,4 @@ pub struct Config {
     pub client_urls: Vec<String>,
     /// Ids for the requests that the node itself proposes.
     pub request_ids: RequestIds,
-}
-
-/// The ids of requests, as etcd makes them: 16 bits of the member, 40 of the time of its start, 8 of a counter
-/// that overflows into the time on purpose. Several generators of one member share the space by striding.
-#[derive(Clone, Debug)]
-pub struct RequestIds {
-    prefix: u64,
-    next: u64,
-    step: u64,
-}
-
-impl RequestIds {
-    /// The generator number `slot` of `slots` for a member started at this wall clock time.
-    pub fn new(member: MemberId, started_unix_ms: u64, slot: u64, slots: u64) -> Self {
-        assert!(slot < slots, "slot {slot} of {slots}");
-        let suffix = (started_unix_ms & ((1 << 40) - 1)) << 8;
-        Self {
-            prefix: (member.0 & 0xffff) << 48,
-            next: suffix + 1 + slot,
-            step: slots,
-        }
-    }
-
-    /// The next id.
-    pub fn take(&mut self) -> u64 {
-        let id = self.prefix | (self.next & ((1 << 48) - 1));
-        self.next += self.step;
-        id
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn first_request_id_equals_etcds() {
-        let mut ids = RequestIds::new(MemberId(0x8e9e_05c5_2164_694d), 1_700_000_000_000, 0, 1);
-        assert_eq!(ids.take(), 0x694d_8bcf_e568_0001);
-        assert_eq!(ids.take(), 0x694d_8bcf_e568_0002);
-    }
-
-    #[test]
-    fn generators_of_one_member_never_meet() {
-        let mut seen = std::collections::BTreeSet::new();
-        for slot in 0..3 {
-            let mut ids = RequestIds::new(MemberId(7), 5, slot, 3);
-            for _ in 0..1000 {
-                assert!(seen.insert(ids.take()));
-            }
-        }
-    }
 }

@@ -19,6 +19,7 @@ pub mod mvcc;
 pub mod node;
 pub mod offline;
 pub mod request;
+mod request_ids;
 pub mod types;
 pub mod wal;
 pub mod watch;

@@ -106,7 +106,8 @@ pub(crate) struct PeerSide {
 /// The generators of tickets, one a slot.
 struct Tickets {
     metadata: Metadata,
-    started_unix_ms: u64,
+    /// Where their ids begin.
+    begin_ms: u64,
     /// A power of two, since answers find their way by a mask.
     slots: usize,
 }
@@ -137,7 +138,8 @@ impl Member {
         } = beginning;
         let core_count =
             std::thread::available_parallelism().map_or(1, |cores| cores.get().min(IO_CORES_MAX));
-        let tickets = Tickets::new(metadata, core_count);
+        let begin_ms = recovered.request_ids_begin_ms(metadata.member, unix_ms(), host::entropy());
+        let tickets = Tickets::new(metadata, begin_ms, core_count);
         let clock = Clock::start();
         let node_config = node_config(config, tuning, metadata, tickets.of_the_node());
         let node = Node::new(node_config, recovered, clock.now());
@@ -197,11 +199,11 @@ impl Member {
 
 impl Tickets {
     /// For the IO cores, the main thread, the peer thread and the node itself.
-    fn new(metadata: Metadata, core_count: usize) -> Self {
+    fn new(metadata: Metadata, begin_ms: u64, core_count: usize) -> Self {
         let slots = (core_count + 3).next_power_of_two();
         Self {
             metadata,
-            started_unix_ms: unix_ms(),
+            begin_ms,
             slots,
         }
     }
@@ -209,7 +211,7 @@ impl Tickets {
     fn of(&self, slot: usize) -> RequestIds {
         RequestIds::new(
             self.metadata.member,
-            self.started_unix_ms,
+            self.begin_ms,
             slot as u64,
             self.slots as u64,
         )

@@ -24,6 +24,8 @@ pub struct Clock {
     is_frozen: bool,
     /// What the wall clock shows is this much after (or before) an honest one.
     wall_offset_ms: i64,
+    /// That, when the run began.
+    wall_offset_began_ms: i64,
 }
 
 impl Clock {
@@ -33,12 +35,14 @@ impl Clock {
         let local_ns = stream.below(1 << 50);
         let rate = 1_000_000 - rate_ppm_max + stream.between(0, 2 * rate_ppm_max);
         let wall = stream.between(0, 2 * WALL_OFFSET_MS_MAX) as i64;
+        let wall_offset_ms = wall - WALL_OFFSET_MS_MAX as i64;
         Self {
             true_ns: 0,
             local_ns,
             rate,
             is_frozen: false,
-            wall_offset_ms: wall - WALL_OFFSET_MS_MAX as i64,
+            wall_offset_ms,
+            wall_offset_began_ms: wall_offset_ms,
         }
     }
 
@@ -103,6 +107,11 @@ impl Clock {
         self.wall_offset_ms += by_ms;
     }
 
+    /// The wall clock begins where it began, as on a machine in which nothing keeps it.
+    pub fn forget_wall(&mut self, now_ns: u64) {
+        self.wall_offset_ms = self.wall_offset_began_ms - (now_ns / 1_000_000) as i64;
+    }
+
     /// What the wall clock shows, in milliseconds since 1970.
     pub fn unix_ms(&self, now_ns: u64) -> u64 {
         (BEGAN_UNIX_MS + now_ns / 1_000_000).saturating_add_signed(self.wall_offset_ms)
@@ -160,5 +169,8 @@ mod tests {
         clock.jump_wall(-3_600_000);
         assert_eq!(clock.read(5), monotonic);
         assert_eq!(clock.unix_ms(5), wall - 3_600_000);
+        let later_ns = 77_000_000_000;
+        clock.forget_wall(later_ns);
+        assert_eq!(clock.unix_ms(later_ns), wall);
     }
 }

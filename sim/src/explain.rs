@@ -104,7 +104,16 @@ fn settings(options: &Options) -> [(&'static str, String); 6] {
         ("storage", storage),
         ("disk", disk),
         ("network", links),
-        ("clocks", format!("rates off by at most {deviation} %")),
+        (
+            "clocks",
+            format!(
+                "rates off by at most {deviation} %{}",
+                yes(
+                    options.clocks.forget,
+                    "every process starts at the same wall clock time"
+                ),
+            ),
+        ),
     ]
 }
 

@@ -15,11 +15,14 @@ use crate::random::{Purpose, Stream};
 const MILLISECOND: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MILLISECOND;
 
+/// Runs with wall clocks that forget the time, in a million.
+const FORGETFUL_PPM: u32 = 100_000;
+
 /// Runs in which a member's data are altered, in a million.
-const ALTERED_PPM: u32 = 80_000;
+const ALTERED_PPM: u32 = 120_000;
 
 /// Runs with a quota that is soon reached, in a million.
-const QUOTA_PPM: u32 = 120_000;
+const QUOTA_PPM: u32 = 140_000;
 
 /// What clients of a standard run aim at, so that in spite of faults they come to twenty operations a second.
 const STANDARD_RATE: u64 = 30;
@@ -92,6 +95,8 @@ pub struct ComparisonOptions {
 pub struct ClockOptions {
     /// Rates of the members' clocks differ from the truth by at most this much, in a million.
     pub rate_ppm: u64,
+    /// Whether wall clocks show the same time whenever a process starts, as where nothing keeps them.
+    pub forget: bool,
 }
 
 /// The members' thresholds.
@@ -173,6 +178,7 @@ impl Options {
             network: draw_network(stream, tick_ms * MILLISECOND),
             clocks: ClockOptions {
                 rate_ppm: *stream.pick(&[0, 200, 50_000]),
+                forget: Stream::new(seed, Purpose::Clock, u64::MAX).chance(FORGETFUL_PPM),
             },
             restart_ns: *stream.pick(&[50 * MILLISECOND, 500 * MILLISECOND, 2 * election_ns]),
             quota_room_bytes: None,
@@ -200,7 +206,7 @@ impl Options {
         if !stream.chance(QUOTA_PPM) {
             return;
         }
-        self.quota_room_bytes = Some(*stream.pick(&[16_000, 40_000]));
+        self.quota_room_bytes = Some(*stream.pick(&[10_000, 16_000, 30_000]));
         for group in &mut self.load.groups {
             // What nobody but its owner deletes must leave room.
             group.value_bytes_max = group.value_bytes_max.min(700);
@@ -226,10 +232,13 @@ impl Options {
         // An image comes early.
         self.storage.checkpoint_bytes_min = *stream.pick(&[500, 2_000]);
         let interval = Duration::from_millis(*stream.pick(&[300, 2000]));
-        match stream.below(3) {
-            0 => self.comparisons.everything = interval,
-            1 => self.comparisons.compactions = Some(interval),
-            _ => self.comparisons.at_start = true,
+        // Who does not start is not told of by an alarm.
+        let look = stream.below(4);
+        self.comparisons.at_start = look == 3;
+        match look {
+            0 | 1 => self.comparisons.everything = interval,
+            2 => self.comparisons.compactions = Some(interval),
+            _ => {}
         }
     }
 

@@ -174,6 +174,16 @@ pub const POINTS: &[Point] = &[
         "watch over a snapshot",
         "a member with watches installed a snapshot",
     ),
+    point(
+        "run.snapshots",
+        "run with snapshots under faults",
+        "of a run: a snapshot was installed while faults struck",
+    ),
+    point(
+        "run.changes",
+        "run with changes under faults",
+        "of a run: the members changed while other faults struck",
+    ),
     point("net.lost", "message lost", "a message was lost"),
     point(
         "net.cut",

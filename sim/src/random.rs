@@ -42,6 +42,8 @@ pub enum Purpose {
     Compare,
     /// What an operator does about alarms.
     Operator,
+    /// Where the ids of a process's requests begin.
+    RequestIds,
 }
 
 /// One stream of draws.

@@ -11,6 +11,7 @@ use crate::member::version::major_minor;
 use crate::member::{Membership, bootstrap_change};
 use crate::mvcc::{Store, View};
 use crate::node::ETCD_VERSION;
+use crate::request_ids;
 use crate::types::{Index, MemberId, Term};
 
 /// Where a member begins: the state that its checkpoint holds, and the log after it.
@@ -101,6 +102,14 @@ impl Recovered {
     /// The members that it knows of, by id.
     pub fn members(&self) -> Vec<MemberRecord> {
         self.state.membership.members().cloned().collect()
+    }
+
+    /// Where the ids of this member's requests begin if it starts at this wall clock time, for [`RequestIds::new`]: no id
+    /// comes again that is in its log, or was on its way when it ended.
+    ///
+    /// [`RequestIds::new`]: crate::boundary::RequestIds::new
+    pub fn request_ids_begin_ms(&self, member: MemberId, unix_ms: u64, entropy: u64) -> u64 {
+        request_ids::begin_ms(member, unix_ms, entropy, &self.entries)
     }
 
     /// A member that joins a running cluster: it knows nothing, and its leader tells it everything.

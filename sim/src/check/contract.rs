@@ -3,9 +3,11 @@
 //! Errors that an entry has caused are compared with the model elsewhere; here it is the kind of request, and whether
 //! patience has really ended.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use quorate_core::error::RequestError;
+use quorate_core::types::MemberId;
 
 use super::ledger::Ledger;
 use super::{Facts, Violation, auth};
@@ -35,8 +37,8 @@ pub enum Asked {
     Other,
 }
 
-/// The log has grown to these entries: no request stands in it twice. An id may: ids begin at the wall clock, which may
-/// have been set back while the process was restarted. Then what was asked is not the same.
+/// The log has grown to these entries: no request stands in it twice. An id may, if nothing on the member's disk shows that
+/// an earlier life has used it; then what was asked is not the same.
 pub fn check_once(facts: &mut Facts, ledger: &Ledger, from: u64) -> Result<(), Violation> {
     for index in from..=ledger.last() {
         let committed = ledger.get(index).expect("within the ledger");
@@ -54,6 +56,21 @@ pub fn check_once(facts: &mut Facts, ledger: &Ledger, from: u64) -> Result<(), V
         })?;
     }
     Ok(())
+}
+
+/// A member gives a request this id: no entry has it that was in the member's log when it began.
+pub fn check_id(
+    facts: &mut Facts,
+    ledger: &Ledger,
+    member: MemberId,
+    id: u64,
+    log_had: &Range<u64>,
+) -> Result<(), Violation> {
+    let mut indexes = ledger.indexes_of(id).iter();
+    let again = indexes.find(|index| log_had.contains(index));
+    facts.expect("contract.id", again.is_none(), || {
+        format!("{member:?} gives out {id:x} again, which its log has at {again:?}")
+    })
 }
 
 /// A member refuses a request that it has had for some time.
@@ -116,6 +133,23 @@ mod tests {
             seen.push(check_once(&mut facts, &ledger, index).is_ok());
         }
         assert_eq!(seen, [true, true, true, false]);
+    }
+
+    #[test]
+    fn an_id_of_the_members_own_log_that_comes_again_is_seen() {
+        let mut ledger = Ledger::new(Model::new(1));
+        for (index, id) in [(1, 7), (2, 8), (3, 9)] {
+            let request = pb::InternalRaftRequest {
+                id,
+                put: Some(pb::PutRequest::default()),
+                ..pb::InternalRaftRequest::default()
+            };
+            let payload = Bytes::from(request.encode_to_vec());
+            ledger.push(Entry::normal(1, index, payload));
+        }
+        let mut facts = Facts::new();
+        let mut check = |id| check_id(&mut facts, &ledger, MemberId(1), id, &(2..3)).is_ok();
+        assert_eq!([7, 8, 9, 10].map(&mut check), [true, false, true, true]);
     }
 
     #[test]

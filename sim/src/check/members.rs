@@ -85,6 +85,11 @@ impl History {
         changes
     }
 
+    /// How often they have changed.
+    pub fn changes(&self) -> usize {
+        self.0.len() - 1
+    }
+
     /// The members now.
     pub fn last(&self) -> &Members {
         let (_, last) = self.0.last_key_value().expect("the founders");

@@ -21,6 +21,7 @@ pub mod lock;
 pub mod members;
 pub mod promotion;
 pub mod purging;
+pub mod quota;
 pub mod raft;
 pub mod shadow;
 pub mod snapshot;
@@ -230,7 +231,15 @@ pub const PROPERTIES: &[(&str, &str)] = &[
         "quota.space",
         "who is over its quota, and nobody else, has no space, and then NOSPACE is raised",
     ),
+    (
+        "quota.refused",
+        "who has no room for a request never says that it is done, and counts at least what it holds",
+    ),
     ("contract.once", "a request stands in the log once at most"),
+    (
+        "contract.id",
+        "no request gets an id that the member's own log has, wherever its clock is set",
+    ),
     (
         "contract.error",
         "an error is one that the request and the situation allow",

@@ -106,13 +106,18 @@ impl State {
         }
         let began = self.begin(place);
         let (recovered, wal) = began.expect("a disk without faults holds what was synced");
-        let (config, now) = (self.node_config(place), self.now());
+        let member_id = self.members[place].id;
+        let ids_begin_ms = recovered.request_ids_begin_ms(
+            member_id,
+            self.unix_ms(),
+            mix(self.seed ^ mix(member_id.0 ^ self.members[place].life)),
+        );
+        let (config, now) = (self.node_config(place, ids_begin_ms), self.now());
         let hub = HubConfig {
             response_bytes_max: 2 << 20,
             progress_interval: config.tick * 20,
             seed: config.seed,
         };
-        let unix_ms = self.unix_ms();
         let member = &mut self.members[place];
         member.process = Some(Process {
             node: Node::new(config, recovered, now),
@@ -121,7 +126,7 @@ impl State {
             inbox: Vec::new(),
             turn_at_ns: None,
             log_work: Vec::new(),
-            ids: RequestIds::new(member.id, unix_ms, 1, 2),
+            ids: RequestIds::new(member.id, ids_begin_ms, 1, 2),
             open: BTreeMap::new(),
             watchers: Vec::new(),
         });
@@ -179,7 +184,7 @@ impl State {
         BEGAN_UNIX_MS + self.now_ns / 1_000_000
     }
 
-    fn node_config(&self, place: usize) -> Config {
+    fn node_config(&self, place: usize, ids_begin_ms: u64) -> Config {
         let member = &self.members[place];
         Config {
             member: member.id,
@@ -201,7 +206,7 @@ impl State {
             request_timeout: self.options.call_timeout,
             name: format!("m{}", place + 1),
             client_urls: vec![format!("http://10.0.0.{}:2379", place + 1)],
-            request_ids: RequestIds::new(member.id, self.unix_ms(), 0, 2),
+            request_ids: RequestIds::new(member.id, ids_begin_ms, 0, 2),
         }
     }
 

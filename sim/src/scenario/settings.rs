@@ -213,7 +213,10 @@ fn steady(options: &mut Options) {
         bandwidth: 0,
         queue_max: u32::MAX,
     };
-    options.clocks = ClockOptions { rate_ppm: 0 };
+    options.clocks = ClockOptions {
+        rate_ppm: 0,
+        forget: false,
+    };
     options.comparisons = ComparisonOptions::NEVER;
 }
 

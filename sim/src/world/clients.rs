@@ -19,7 +19,7 @@ use super::workload::{Call, probe_put};
 use super::{Event, World, name};
 use crate::check::linearizability::{self, Read};
 use crate::check::lock::Entered;
-use crate::check::{Violation, convergence, durability};
+use crate::check::{Violation, contract, convergence, durability};
 use crate::load::{Group, Target};
 use crate::random::{Purpose, Stream};
 use crate::trace::line;
@@ -276,9 +276,12 @@ impl World {
         let who = self.identity(member, client);
         self.note_lease_call(&call);
         let leader = self.leader();
+        let size_bytes = self.size_for_quota(member);
         let machine = self.machines.get_mut(&member).expect("a member");
         let process = machine.process.as_mut().expect("a running member");
         let ticket = Ticket(process.ids.take());
+        let (facts, ledger) = (&mut self.facts, &self.ledger);
+        contract::check_id(facts, ledger, member, ticket.0, &process.log_had)?;
         let request = match &call {
             Call::Propose(_) => {
                 // The header is the last field: it is the same whether it is encoded with the others or after them.
@@ -315,6 +318,7 @@ impl World {
             who,
             led: self.raft.led(),
             came_ns: self.now_ns,
+            size_bytes,
         };
         process.open.insert(ticket, open);
         self.give(member, Input::Request { ticket, request });
@@ -444,6 +448,9 @@ impl World {
             linearizability::on_write(&mut self.facts, &self.ledger, ticket.0, open.floor, result)?;
         }
         if result.is_ok() {
+            if let Call::Propose(request) = &open.call {
+                self.judge_room(member, open, request)?;
+            }
             self.count("write acknowledged");
             durability::on_ack(&mut self.facts, &self.raft, &self.ledger, ticket.0)?;
             self.note_answered(member, true);

@@ -17,7 +17,7 @@ use super::{Event, World, name};
 use crate::check::Violation;
 use crate::check::durability::Found;
 use crate::disk::SimDisk;
-use crate::random::mix;
+use crate::random::{Purpose, Stream, mix};
 use crate::trace::line;
 
 /// Restarts after which the platter is read once more, in a million.
@@ -190,10 +190,23 @@ impl World {
     }
 
     fn start_process(&mut self, member: MemberId, beginning: Beginning) {
-        let config = self.node_config(member);
         let now_ns = self.now_ns;
-        let machine = self.machines.get_mut(&member).expect("a member");
+        if self.options.clocks.forget {
+            self.count("wall clock began anew");
+            let machine = self.machines.get_mut(&member).expect("a member");
+            machine.clock.forget_wall(now_ns);
+        }
+        let machine = &self.machines[&member];
+        let (number, life) = (machine.number, machine.life);
+        let entropy = Stream::new(self.seed, Purpose::RequestIds, number << 32 | life).draw();
         let unix_ms = machine.clock.unix_ms(now_ns);
+        let recovered = &beginning.recovered;
+        let ids_begin_ms = recovered.request_ids_begin_ms(member, unix_ms, entropy);
+        let log_had = beginning.found.as_ref().map_or(0..0, |log| {
+            log.base + 1..log.base + 1 + log.entries.len() as u64
+        });
+        let config = self.node_config(member, ids_begin_ms);
+        let machine = self.machines.get_mut(&member).expect("a member");
         let now = machine.clock.read(now_ns);
         let hub_config = HubConfig {
             response_bytes_max: self.options.load.watch_response_bytes_max,
@@ -210,7 +223,8 @@ impl World {
             log_work: Vec::new(),
             log_is_busy: false,
             checkpoint: None,
-            ids: RequestIds::new(member, unix_ms, 1, 2),
+            ids: RequestIds::new(member, ids_begin_ms, 1, 2),
+            log_had,
             open: BTreeMap::new(),
             streams: BTreeMap::new(),
             revision_shown: 0,
@@ -219,7 +233,7 @@ impl World {
         });
     }
 
-    fn node_config(&self, member: MemberId) -> Config {
+    fn node_config(&self, member: MemberId, ids_begin_ms: u64) -> Config {
         let machine = &self.machines[&member];
         let storage = &self.options.storage;
         Config {
@@ -243,7 +257,7 @@ impl World {
             request_timeout: self.options.request_timeout,
             name: format!("m{}", machine.number),
             client_urls: vec![format!("http://10.0.0.{}:2379", machine.number)],
-            request_ids: RequestIds::new(member, machine.clock.unix_ms(self.now_ns), 0, 2),
+            request_ids: RequestIds::new(member, ids_begin_ms, 0, 2),
         }
     }
 

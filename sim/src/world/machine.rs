@@ -1,6 +1,7 @@
 //! A machine: its disk and clock, and the process on it while there is one.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use quorate_core::auth::Identity;
 use quorate_core::boundary::{Input, RequestIds, Write};
@@ -17,6 +18,7 @@ use crate::random::{Purpose, Stream};
 
 use super::Doing;
 use super::life::Beginning;
+use super::quota::Before;
 use super::workload::Call;
 
 /// No disk operation takes longer.
@@ -38,8 +40,8 @@ pub(super) struct Machine {
     pub(super) beginning: Option<Box<Beginning>>,
     /// It did not start last time, since the others hold other data.
     pub(super) refuses: bool,
-    /// How large its database was before the present turn, where there is a quota.
-    pub(super) size_before: u64,
+    /// Its database before the present turn, where there is a quota.
+    pub(super) before: Before,
     pub(super) is_paused: bool,
     /// What would have happened while it stood still.
     pub(super) deferred: Vec<Doing>,
@@ -81,6 +83,8 @@ pub(super) struct Process {
     pub(super) checkpoint: Option<Box<Job>>,
     /// Ids for the requests of clients.
     pub(super) ids: RequestIds,
+    /// The entries after the snapshot that its log had when it began.
+    pub(super) log_had: Range<u64>,
     /// Requests of clients that are not answered.
     pub(super) open: BTreeMap<Ticket, OpenRequest>,
     /// The watcher of each stream.
@@ -107,6 +111,8 @@ pub(super) struct OpenRequest {
     pub(super) led: u64,
     /// When it came.
     pub(super) came_ns: u64,
+    /// How large the database of the member was then, where there is a quota.
+    pub(super) size_bytes: u64,
 }
 
 /// Work for the log's writer.
@@ -176,7 +182,7 @@ impl Machine {
             process: None,
             beginning: None,
             refuses: false,
-            size_before: 0,
+            before: Before::default(),
             is_paused: false,
             deferred: Vec::new(),
             slowness: 1,

@@ -85,6 +85,8 @@ pub struct World {
     watchers: Vec<Watcher>,
     /// Members that are gone, and what becomes of their places.
     replacements: Vec<Replacement>,
+    /// How often the members have changed.
+    changes_seen: usize,
     /// The operator who looks after the quota, and the members that have still to raise the alarm.
     operator: Stream,
     owes_alarm: BTreeSet<MemberId>,
@@ -218,6 +220,7 @@ impl World {
             clients: clients(seed, &options.load),
             watchers: watchers(seed, &options.load),
             replacements: Vec::new(),
+            changes_seen: 0,
             operator: Stream::new(seed, Purpose::Operator, 1),
             owes_alarm: BTreeSet::new(),
             questions: BTreeMap::new(),

@@ -5,17 +5,20 @@
 //! waits until every member has room, and ends the alarm; again and again, also while everything heals.
 
 use bytes::Bytes;
+use quorate_core::boundary::Output;
 use quorate_core::error::RequestError;
-use quorate_core::mvcc::Store;
+use quorate_core::mvcc::{Store, View};
 use quorate_core::request::{LEASE_GRANT_BYTES, fits_quota, put_cost_bytes, txn_cost_bytes};
-use quorate_core::types::MemberId;
+use quorate_core::types::{MemberId, Revision};
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::etcdserverpb::alarm_request::AlarmAction;
 
 use super::ending::Stage;
+use super::machine::OpenRequest;
 use super::workload::{Call, delete, key, propose};
 use super::{Event, World};
 use crate::check::Violation;
+use crate::check::quota::{self, Room};
 
 /// The client that the operator is.
 pub(super) const OPERATOR: usize = usize::MAX - 1;
@@ -26,6 +29,15 @@ const LOOK_NS: u64 = 150_000_000;
 const ROOM_BYTES: u64 = 4_000;
 /// The rows of an entry take no more than this beside twice its length.
 const ROW_BYTES_MAX: u64 = 4096;
+
+/// A member's database before the present turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Before {
+    bytes: u64,
+    compacted: Revision,
+    /// Whether it may have lost rows since.
+    may_have_shrunk: bool,
+}
 
 impl World {
     /// The quota in bytes, as members are told; -1 is none.
@@ -63,6 +75,13 @@ impl World {
         Ok(true)
     }
 
+    /// How large the database of a running member is, where that matters.
+    pub(super) fn size_for_quota(&self, member: MemberId) -> u64 {
+        let matters = self.options.quota_room_bytes.is_some();
+        let size = matters.then(|| self.size_of(member));
+        size.flatten().unwrap_or_default()
+    }
+
     fn size_of(&self, member: MemberId) -> Option<u64> {
         let process = self.machines[&member].process.as_ref()?;
         Some(process.node.view().size_bytes())
@@ -70,11 +89,52 @@ impl World {
 
     /// Before a turn of a member: how large its database is.
     pub(super) fn note_size(&mut self, member: MemberId) {
-        if self.options.quota_room_bytes.is_some() {
-            let size_bytes = self.size_of(member).unwrap_or_default();
-            let machine = self.machines.get_mut(&member).expect("a member");
-            machine.size_before = size_bytes;
+        if self.options.quota_room_bytes.is_none() {
+            return;
         }
+        let machine = self.machines.get_mut(&member).expect("a member");
+        let node = &machine.process.as_ref().expect("a running member").node;
+        let view = node.view();
+        machine.before = Before {
+            bytes: view.size_bytes(),
+            compacted: view.compact_revision(),
+            may_have_shrunk: node.counts().is_compacting,
+        };
+    }
+
+    /// After its flush: whether it can have lost rows in the turn.
+    pub(super) fn note_shrinking(&mut self, member: MemberId, outputs: &[Output]) {
+        if self.options.quota_room_bytes.is_none() {
+            return;
+        }
+        let machine = self.machines.get_mut(&member).expect("a member");
+        let view = machine.process.as_ref().expect("it runs").node.view();
+        let is_install =
+            |output: &Output| matches!(output, Output::Write(write) if write.install.is_some());
+        let before = &mut machine.before;
+        before.may_have_shrunk |=
+            view.compact_revision() != before.compacted || outputs.iter().any(is_install);
+    }
+
+    /// A request through the log is answered with success.
+    pub(super) fn judge_room(
+        &mut self,
+        member: MemberId,
+        open: &OpenRequest,
+        request: &pb::InternalRaftRequest,
+    ) -> Result<(), Violation> {
+        // Who is asked whether it refuses in a corrupt cluster is asked over the quota, too.
+        let is_judged = matches!(self.stage, Stage::Suspecting { .. });
+        if self.options.quota_room_bytes.is_none() || is_judged {
+            return Ok(());
+        }
+        let before = self.machines[&member].before;
+        let room = Room {
+            quota_bytes: self.quota_bytes() as u64,
+            came_bytes: open.size_bytes,
+            applied_bytes: (!before.may_have_shrunk).then_some(before.bytes),
+        };
+        quota::check_done(&mut self.facts, member, request, room)
     }
 
     /// A member says that there is no space, although the log has done what was asked: it must have been over its quota when
@@ -102,19 +162,28 @@ impl World {
         let added: u64 = applied
             .map(|it| 2 * it.entry.payload().len() as u64 + ROW_BYTES_MAX)
             .sum();
-        let peak = self.machines[&member].size_before.max(view.size_bytes()) + added;
-        let (cost, quota) = (cost_bytes(request), self.quota_bytes());
-        let fits = fits_quota(peak, cost, quota);
-        self.facts.expect("quota.space", !fits, || {
-            format!(
-                "{member:?} has no space for {request:?}, its database has {peak} of {quota} bytes"
-            )
-        })?;
+        let before = self.machines[&member].before;
+        let peak = before.bytes.max(view.size_bytes()) + added;
+        let quota = self.quota_bytes() as u64;
+        quota::check_no_space(&mut self.facts, member, request, peak, quota)?;
         self.count("done, and said to be refused");
         if !self.has_no_space() {
             self.owes_alarm.insert(member);
         }
         Ok(true)
+    }
+
+    /// What a member counts, now and then, beside what it holds.
+    pub(super) fn judge_size(&mut self, member: MemberId, view: &View) -> Result<(), Violation> {
+        if self.options.quota_room_bytes.is_none() {
+            return Ok(());
+        }
+        let held = view.range(&crate::check::state::everything());
+        let kvs = held.expect("the present can be read").kvs;
+        let room_bytes = self.options.quota_room_bytes.unwrap_or_default();
+        let empty_bytes = self.quota_bytes() as u64 - room_bytes;
+        let sizes = (view.size_bytes(), empty_bytes);
+        quota::check_size(&mut self.facts, member, sizes, &kvs)
     }
 
     /// NOSPACE stands in the log.

@@ -31,6 +31,14 @@ pub(super) struct Replacement {
 }
 
 impl World {
+    /// Counts a run whose members change while something else goes wrong as well.
+    pub(super) fn note_changes(&mut self) {
+        let changes = self.raft.history.changes();
+        if std::mem::replace(&mut self.changes_seen, changes) != changes && self.is_struck() {
+            self.counts.insert("run with changes under faults", 1);
+        }
+    }
+
     /// Whether nobody is being replaced.
     pub(super) fn are_replaced(&self) -> bool {
         self.replacements.iter().all(|it| it.is_done)

@@ -165,6 +165,9 @@ impl World {
         let mut disk = self.machines[&member].disk.clone();
         install.carry_out(&mut disk)?;
         self.count("snapshot installed");
+        if self.is_struck() {
+            self.counts.insert("run with snapshots under faults", 1);
+        }
         self.images.on_image(member, install.index().0);
         let machine = self.machines.get_mut(&member).expect("a member");
         machine.snapshots += 1;

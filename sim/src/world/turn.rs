@@ -75,6 +75,7 @@ impl World {
         let mut outputs = std::mem::take(&mut self.outputs);
         process.node.flush(&mut outputs);
         process.node.check();
+        self.note_shrinking(member, &outputs);
         // Writes first, for the oracles: what a message or an answer promises may rest on them.
         for output in &outputs {
             if let Output::Write(write) = output {
@@ -134,6 +135,7 @@ impl World {
             .check_applied(&mut self.facts, member, position.applied)?;
         if position.applied != before.applied {
             self.judge_configuration(member)?;
+            self.note_changes();
         }
         self.mark_position(member, before, position)?;
         let Position {
@@ -321,6 +323,7 @@ impl World {
         let process = self.machines[&member].process.as_ref();
         let view = process.expect("a running member").node.view();
         state::check_content(&mut self.facts, &self.ledger, member, &view)?;
+        self.judge_size(member, &view)?;
         // Round revisions, so that members at different ones are compared, too.
         let round = view.revision().0 / 8 * 8;
         for revision in [0, round] {

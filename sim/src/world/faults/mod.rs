@@ -15,6 +15,9 @@ use crate::plan::{Kind, RotPlace, Target, Trigger};
 use crate::random::{Purpose, Stream};
 use crate::trace::line;
 
+/// How long until data are altered if there were none.
+const AGAIN_NS: u64 = 250_000_000;
+
 /// How a fault of the plan stands.
 pub(super) struct FaultState {
     /// For what can only be drawn when it happens.
@@ -48,6 +51,19 @@ impl FaultState {
 }
 
 impl World {
+    /// Whether faults strike: of those that change no member at least one has begun, and nothing heals yet.
+    pub(super) fn is_struck(&self) -> bool {
+        let mut faults = self.faults.iter().zip(&self.options.plan);
+        self.is_safety()
+            && faults.any(|(state, fault)| {
+                let is_change = matches!(
+                    fault.kind,
+                    Kind::LostDisk | Kind::ReplaceMember | Kind::UpdateUrls
+                );
+                state.stage != FaultStage::Waiting && !is_change
+            })
+    }
+
     /// For what can only be drawn when a fault happens.
     pub(super) fn fault_stream(&mut self, number: usize) -> &mut Stream {
         &mut self.faults[number].stream
@@ -126,6 +142,10 @@ impl World {
         }
         if self.inflict(number, member, &kind)? {
             self.count(kind.name());
+        } else if matches!(kind, Kind::Alter(_)) {
+            // There was no image yet, or nothing in it.
+            self.faults[number].stage = FaultStage::Waiting;
+            self.at(self.now_ns + AGAIN_NS, Event::FaultBegins(number));
         }
         Ok(())
     }
