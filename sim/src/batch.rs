@@ -27,6 +27,8 @@ pub(crate) struct Ran {
     pub(crate) subject: usize,
     pub(crate) report: SeedReport,
     pub(crate) wall: Duration,
+    /// For how long it had a core, where the system tells.
+    pub(crate) busy: Option<Duration>,
 }
 
 impl Batch<'_> {
@@ -71,12 +73,21 @@ impl Batch<'_> {
     fn one(&self, number: usize) -> Ran {
         let seeds = (self.seeds.end - self.seeds.start) as usize;
         let (subject, seed) = (number / seeds, self.seeds.start + (number % seeds) as u64);
-        let begun = Instant::now();
+        let (begun, busy_before) = (Instant::now(), busy());
         let report = self.subjects[subject].run(seed, false);
+        let busy = busy_before.zip(busy());
         Ran {
             subject,
             report,
             wall: begun.elapsed(),
+            busy: busy.map(|(before, after)| after - before),
         }
     }
+}
+
+/// For how long this thread has had a core: what speed is told by, since other programs do not matter to it.
+fn busy() -> Option<Duration> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    let nanos = text.split_whitespace().next()?.parse().ok()?;
+    Some(Duration::from_nanos(nanos))
 }

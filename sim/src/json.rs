@@ -51,6 +51,7 @@ pub(crate) fn of_summary(subject: &Subject, summary: &Summary) -> String {
         "events": summary.events,
         "sim_seconds": summary.simulated_ns as f64 / 1e9,
         "wall_seconds": summary.wall.as_secs_f64(),
+        "core_seconds": summary.busy.as_secs_f64(),
         "faults": faults.collect::<BTreeMap<_, _>>(),
         "facts": summary.facts.iter().collect::<BTreeMap<_, _>>(),
         "points": points_of(&summary.counts),

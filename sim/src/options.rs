@@ -9,7 +9,7 @@ use quorate_core::boundary::APPEND_BYTES_MAX;
 
 use crate::load::Load;
 use crate::network::NetworkOptions;
-use crate::plan::{ALTERED, Alteration, Fault, Kind, Swarm, Target, Trigger};
+use crate::plan::{ALTERED, Alteration, Fault, Kind, Shape, Swarm, Target, Trigger, Way};
 use crate::random::{Purpose, Stream};
 
 const MILLISECOND: u64 = 1_000_000;
@@ -17,6 +17,9 @@ const SECOND: u64 = 1000 * MILLISECOND;
 
 /// Runs with wall clocks that forget the time, in a million.
 const FORGETFUL_PPM: u32 = 100_000;
+
+/// Runs in which a leader is cut off, in a million.
+const DEPOSED_PPM: u32 = 150_000;
 
 /// Runs in which a member's data are altered, in a million.
 const ALTERED_PPM: u32 = 120_000;
@@ -134,6 +137,7 @@ impl Options {
     pub fn draw(seed: u64) -> Self {
         let mut options = Self::draw_calm(seed);
         options.plan_swarm(seed);
+        options.plan_deposition(seed);
         options.plan_alteration(seed);
         options.draw_quota(seed);
         options
@@ -198,6 +202,26 @@ impl Options {
         let swarm = Swarm::draw(stream, self.election().as_nanos() as u64);
         self.plan
             .extend(swarm.plan(stream, self.members, self.safety_ns));
+    }
+
+    /// In some runs a leader is cut off for so long that the others elect another one, while clients go on asking it.
+    fn plan_deposition(&mut self, seed: u64) {
+        let stream = &mut Stream::new(seed, Purpose::Plan, 1);
+        if self.members < 3 || !stream.chance(DEPOSED_PPM) {
+            return;
+        }
+        let from_ns = stream.between(self.safety_ns / 4, self.safety_ns * 3 / 4);
+        let elections = stream.between(2, 5);
+        self.plan.push(Fault {
+            name: "deposition".to_owned(),
+            kind: Kind::Partition(
+                Shape::Isolate,
+                *stream.pick(&[Way::Both, Way::Both, Way::Out]),
+            ),
+            target: Target::Leader,
+            from: Trigger::At(from_ns),
+            until: Trigger::At(self.election().as_nanos() as u64 * elections),
+        });
     }
 
     /// In some runs databases are full after a while.

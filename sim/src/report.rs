@@ -32,6 +32,8 @@ pub(crate) struct Summary {
     pub(crate) events: u64,
     pub(crate) simulated_ns: u64,
     pub(crate) wall: Duration,
+    /// For how long its runs had a core.
+    pub(crate) busy: Duration,
     pub(crate) facts: Facts,
     pub(crate) counts: BTreeMap<&'static str, u64>,
     /// Failures by seed.
@@ -41,11 +43,12 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    fn add(&mut self, report: SeedReport, wall: Duration) {
+    fn add(&mut self, report: SeedReport, wall: Duration, busy: Option<Duration>) {
         self.seeds += 1;
         self.events += report.events;
         self.simulated_ns += report.simulated_ns;
         self.wall += wall;
+        self.busy += busy.unwrap_or_default();
         self.facts.add(&report.facts);
         for (kind, count) in report.counts {
             *self.counts.entry(kind).or_default() += count;
@@ -59,6 +62,7 @@ impl Summary {
         self.seeds += other.seeds;
         self.events += other.events;
         self.simulated_ns += other.simulated_ns;
+        self.busy += other.busy;
         self.facts.add(&other.facts);
         for (kind, count) in &other.counts {
             *self.counts.entry(kind).or_default() += count;
@@ -110,7 +114,7 @@ impl<'a> Report<'a> {
     pub(crate) fn add(&mut self, ran: Ran) {
         let seeds = self.batch.seeds.end - self.batch.seeds.start;
         let summary = &mut self.summaries[ran.subject];
-        summary.add(ran.report, ran.wall);
+        summary.add(ran.report, ran.wall, ran.busy);
         if summary.seeds < seeds {
             return;
         }
@@ -204,6 +208,13 @@ impl<'a> Report<'a> {
             total.facts_total(),
             self.failed(),
         ));
+        let busy = total.busy.as_secs_f64();
+        if busy > 0.0 {
+            say(format_args!(
+                "{:.0} simulated cluster-seconds in a second of a core, which the runs had for {busy:.1} s",
+                simulated / busy
+            ));
+        }
         if (total.seeds as usize) < self.batch.len() {
             say(
                 "the other seeds did not begin; what is expected of all seeds was not judged where some are missing",
