@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{ArgMatches, Args, parser::ValueSource};
 use quorate_net::client::{Client, ClientError, Config, Endpoint, EndpointError, Security};
+use quorate_net::srv::{Directory, service_name};
 use quorate_net::tls::{TlsError, TlsInfo};
 
 use crate::failure::{Exit, Failure, describe, log_line};
@@ -78,10 +79,10 @@ pub(crate) struct GlobalFlags {
     /// password for authentication
     #[arg(long, global = true, default_value = "")]
     password: String,
-    /// domain name to query for SRV records; not supported yet
+    /// domain name to query for SRV records describing cluster endpoints
     #[arg(short = 'd', long, global = true, default_value = "")]
     discovery_srv: String,
-    /// service name to query when using DNS discovery; not supported yet
+    /// service name to query when using DNS discovery
     #[arg(long, global = true, default_value = "")]
     discovery_srv_name: String,
 }
@@ -199,6 +200,7 @@ impl GlobalFlags {
             return Err(Failure::arguments(words));
         }
         let is_given = files.iter().any(|(_, file)| file.is_some());
+        let is_given = is_given || !self.server_name().is_empty();
         if !is_given && self.insecure_transport && !self.insecure_skip_tls_verify {
             return Ok(Security::default());
         }
@@ -208,6 +210,7 @@ impl GlobalFlags {
             key_file: text(&self.key),
             trusted_ca_file: text(&self.cacert),
             insecure_skip_verify: self.insecure_skip_tls_verify,
+            server_name: self.server_name().to_owned(),
             ..TlsInfo::default()
         };
         Security::tls(&info).map_err(|error| match error {
@@ -217,19 +220,55 @@ impl GlobalFlags {
         })
     }
 
-    /// Refuses what this version cannot do.
-    fn check_supported(&self) -> Result<(), Failure> {
-        if !self.discovery_srv.is_empty() || !self.discovery_srv_name.is_empty() {
-            return Err(not_yet("--discovery-srv", "DNS discovery"));
+    /// Where the servers are: DNS says it, or `--endpoints`.
+    async fn found_endpoints(
+        &self,
+        directory: impl FnOnce() -> Directory,
+    ) -> Result<Vec<String>, Failure> {
+        if self.discovery_srv.is_empty() {
+            return Ok(self.endpoint_texts());
         }
-        Ok(())
+        let mut endpoints = Vec::new();
+        let mut errors = Vec::new();
+        let directory = directory();
+        for (is_tls, scheme) in [(true, "https"), (false, "http")] {
+            let service = service_name("etcd-client", is_tls, &self.discovery_srv_name);
+            match directory.places(&service, &self.discovery_srv).await {
+                Ok(places) => endpoints.extend(
+                    places
+                        .iter()
+                        .map(|place| format!("{scheme}://{}:{}", place.host, place.port)),
+                ),
+                Err(error) => errors.push(error.to_string()),
+            }
+        }
+        if let [secure, plain] = &errors[..] {
+            let words = format!("dns lookup errors: {secure} and {plain}");
+            return Err(Failure::new(Exit::General, words));
+        }
+        if !self.insecure_discovery {
+            endpoints.retain(|endpoint| {
+                let is_plain = endpoint.starts_with("http://");
+                if is_plain {
+                    eprintln!("ignoring discovered insecure endpoint {endpoint:?}");
+                }
+                !is_plain
+            });
+        }
+        if endpoints.is_empty() {
+            endpoints = self.endpoint_texts();
+        }
+        Ok(endpoints)
     }
-}
 
-fn not_yet(flag: &str, function: &str) -> Failure {
-    Failure::arguments(format!(
-        "{flag}: {function} is not supported yet by this version"
-    ))
+    /// Whose certificate is expected: the domain's that named the servers, if it is not trusted blindly.
+    fn server_name(&self) -> &str {
+        if self.insecure_discovery {
+            ""
+        } else {
+            &self.discovery_srv
+        }
+    }
 }
 
 /// How long a command may take.
@@ -295,13 +334,13 @@ impl Context {
                 eprintln!("{}={}", variable(name), flags.show(name));
             }
         }
-        flags.check_supported()?;
         let printer = Printer {
             format: Format::named(&flags.write_out)?,
             is_hex: flags.hex,
             values_only: false,
         };
-        let config = config(&flags, patience)?;
+        let endpoints = flags.found_endpoints(Directory::system).await?;
+        let config = config(&flags, &endpoints, patience)?;
         let client = connect(&flags, config).await?;
         Ok(Session {
             client,
@@ -351,8 +390,7 @@ fn variable(name: &str) -> String {
     format!("ETCDCTL_{}", name.to_uppercase().replace('-', "_"))
 }
 
-fn config(flags: &GlobalFlags, patience: Patience) -> Result<Config, Failure> {
-    let texts = flags.endpoint_texts();
+fn config(flags: &GlobalFlags, texts: &[String], patience: Patience) -> Result<Config, Failure> {
     let endpoints: Result<Vec<Endpoint>, EndpointError> =
         texts.iter().map(|text| text.parse()).collect();
     let limit = |value: i64, default: usize| match usize::try_from(value) {

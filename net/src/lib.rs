@@ -9,4 +9,6 @@ pub mod grpc;
 pub mod peer;
 pub mod rt;
 #[cfg(not(madsim))]
+pub mod srv;
+#[cfg(not(madsim))]
 pub mod tls;

@@ -5,6 +5,7 @@
 //!   member/wal holds a log ──► restart: image + log; the flags about the cluster are ignored
 //!                          ──► --force-new-cluster: the log goes on with the removal of all others
 //!   neither log nor image  ──► found: ids from --initial-cluster and its token, a new log
+//!                          ──► --discovery-srv: DNS names them, as --initial-cluster would
 //!                          ──► --discovery-token: the founders find each other in another cluster
 //!   --initial-cluster-state=existing ──► join: ids from the running members, an empty log; the leader sends the rest
 //!   an image without a log ──► refused: the log is what says who this is
@@ -15,6 +16,8 @@
 
 mod discovery;
 mod join;
+#[cfg(not(madsim))]
+mod srv;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -31,6 +34,8 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 pub(crate) use discovery::DiscoveryError;
+#[cfg(not(madsim))]
+pub(crate) use srv::unless_named;
 
 use crate::config::{Config, ConfigError, parse_cluster};
 use crate::log::lines;
@@ -84,6 +89,9 @@ pub enum BootstrapError {
     /// The other first members were not found.
     #[error("failed to join discovery cluster ({0})")]
     Discovery(#[from] DiscoveryError),
+    /// DNS names no members, or not this one.
+    #[error("error setting up initial cluster: {0}")]
+    Dns(String),
     /// Two of the members that were found have one URL.
     #[error("discovery cluster {0} has duplicate url")]
     DiscoveredTwice(String),
@@ -240,6 +248,10 @@ async fn found<D: Disk + Clone>(
 
 /// The first members, and which of them this is: the flags name them, or they find each other.
 async fn founders(config: &Config) -> Result<(Vec<MemberRecord>, Metadata), BootstrapError> {
+    #[cfg(not(madsim))]
+    let named = unless_named(config).await?;
+    #[cfg(not(madsim))]
+    let config = named.as_ref().unwrap_or(config);
     let (members, metadata) = config.founders()?;
     let own = metadata.member;
     let Some(discovery) = &config.discovery else {

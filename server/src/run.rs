@@ -281,9 +281,20 @@ async fn run_on<D: SharedDisk>(
     let log = log_options(config, tuning)?;
     #[cfg(not(madsim))]
     let security = client_security::open(config).map_err(StartError::ClientSecurity)?;
-    let wire = peer_security::wire(config)?;
     let initialized = wal::exists(&disk, &log).map_err(BootstrapError::from)?;
     lines::data_directory(config, initialized);
+    #[cfg(not(madsim))]
+    let named = tokio::select! {
+        named = bootstrap::unless_named(config), if !initialized => named?,
+        name = signals.next(), if !initialized => {
+            lines::received_signal(name);
+            return Ok(());
+        }
+        else => None,
+    };
+    #[cfg(not(madsim))]
+    let config = named.as_ref().unwrap_or(config);
+    let wire = peer_security::wire(config)?;
     lines::starting(config, initialized);
     let beginning = tokio::select! {
         begun = bootstrap::begin(config, &wire, disk.clone(), log) => begun?,

@@ -60,8 +60,8 @@ fn a_refused_configuration_is_logged_and_exits_with_1() {
     for (arguments, error) in [
         (["foo", "bar"], "\"foo\" is not a valid flag"),
         (
-            ["--discovery-srv", "a"],
-            "--discovery-srv is not supported yet by this version",
+            ["--discovery-token", "a"],
+            "both --discovery-token and --discovery-endpoints must be set",
         ),
         (
             ["--heartbeat-interval", "0"],

@@ -6,8 +6,11 @@ mod auth;
 #[path = "../../../server/tests/members/authority.rs"]
 #[expect(dead_code, reason = "the server's tests want more of it")]
 mod authority;
+#[path = "../../../server/tests/members/name_server.rs"]
+mod name_server;
 mod security;
 mod server;
+mod srv;
 mod watch;
 
 use std::io::Write;
@@ -253,15 +256,7 @@ fn wrong_arguments_have_etcdctls_words_and_exit_codes() {
 }
 
 #[test]
-fn what_is_not_there_yet_is_refused() {
-    // These words are our own.
-    check(
-        "--discovery-srv example.com get a",
-        expect![[r#"
-        2> Error: --discovery-srv: DNS discovery is not supported yet by this version
-        exit 128
-    "#]],
-    );
+fn an_empty_file_name_is_refused() {
     check(
         "--cert= get a",
         expect![[r#"

@@ -10,15 +10,17 @@ use super::{run_at, server};
 
 const HERE: &[&str] = &["localhost", "127.0.0.1"];
 
-/// A server with canned answers behind TLS, which demands certificates of clients.
-fn serve(authority: &Authority) -> SocketAddr {
+/// A server with canned answers behind TLS, which may demand certificates of clients.
+pub(crate) fn serve(authority: &Authority, is_mutual: bool) -> SocketAddr {
     let (inner, _) = server::start();
-    let info = TlsInfo {
+    let mut info = TlsInfo {
         cert_file: authority.path("server.pem"),
         key_file: authority.path("server.key"),
-        trusted_ca_file: authority.certificate(),
         ..TlsInfo::default()
     };
+    if is_mutual {
+        info.trusted_ca_file = authority.certificate();
+    }
     let tls = ServerTls::new(&info).expect("the files are there");
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -54,7 +56,7 @@ fn authority() -> Authority {
 #[test]
 fn servers_and_clients_recognise_each_other() {
     let authority = authority();
-    let address = serve(&authority);
+    let address = serve(&authority, true);
     let (ca, cert, key) = (
         authority.certificate(),
         authority.path("client.pem"),
@@ -85,7 +87,7 @@ fn servers_and_clients_recognise_each_other() {
 #[test]
 fn a_server_that_is_not_recognised_is_not_asked() {
     let (authority, other) = (authority(), authority());
-    let address = serve(&authority);
+    let address = serve(&authority, true);
     let (ca, cert, key) = (
         other.certificate(),
         authority.path("client.pem"),

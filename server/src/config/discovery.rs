@@ -67,13 +67,35 @@ fn security(settings: &Settings) -> Option<TlsInfo> {
     is_wanted.then_some(info)
 }
 
+/// A domain whose DNS lists the first members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ByDns {
+    /// The domain.
+    pub domain: String,
+    /// What tells this cluster from others of the domain; may be empty.
+    pub service_name: String,
+}
+
+impl ByDns {
+    pub(super) fn new(settings: &Settings) -> Option<Self> {
+        let domain = settings.text("discovery-srv");
+        (!domain.is_empty()).then(|| Self {
+            domain,
+            service_name: settings.text("discovery-srv-name"),
+        })
+    }
+}
+
 impl Config {
-    /// Until the others are found, a member that discovers its cluster knows itself alone; the token of the discovery
-    /// names the cluster.
+    /// Until the others are found, a member that discovers its cluster knows itself alone, or nobody; a token of the
+    /// discovery names the cluster.
     pub(super) fn begin_discovery(&mut self) {
         if let Some(discovery) = &self.discovery {
             self.initial_cluster_token.clone_from(&discovery.token);
             self.initial_cluster = self.own_entry();
+        }
+        if self.by_dns.is_some() {
+            self.initial_cluster.clear();
         }
     }
 }

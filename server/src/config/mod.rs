@@ -41,7 +41,7 @@ use std::time::Duration;
 pub use self::bootstrap::{default_host, resolve};
 #[cfg(not(madsim))]
 pub use self::client_security::ClientSecurity;
-pub use self::discovery::Discovery;
+pub use self::discovery::{ByDns, Discovery};
 pub use self::flags::Support;
 pub use self::gates::{FeatureGates, GATES, Gate, Stage};
 pub(crate) use self::go_syntax::{parse_bool, parse_duration as parse_go_duration};
@@ -108,6 +108,8 @@ pub struct Config {
     pub initial_cluster_token: String,
     /// Where the other first members are found, if the flags do not name them.
     pub discovery: Option<Discovery>,
+    /// Where DNS lists the members of a new cluster, if it does.
+    pub by_dns: Option<ByDns>,
     /// Whether all other members are lost, and this one is to go on without them.
     pub force_new_cluster: bool,
 
@@ -384,6 +386,7 @@ impl Config {
             joins_existing_cluster: settings.text("initial-cluster-state") == "existing",
             initial_cluster_token: settings.text("initial-cluster-token"),
             discovery: Discovery::new(settings),
+            by_dns: ByDns::new(settings),
             force_new_cluster: settings.bool("force-new-cluster"),
             unsafe_no_fsync: settings.bool("unsafe-no-fsync"),
             memory_mlock: settings.bool("memory-mlock"),

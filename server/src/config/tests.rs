@@ -297,10 +297,6 @@ fn what_is_not_there_yet_is_refused_unless_it_asks_for_the_default() {
             flag.name
         );
     }
-    assert_eq!(
-        error("--discovery-srv=example.com"),
-        "--discovery-srv is not supported yet by this version"
-    );
     config("--listen-client-urls=unix:/run/q.sock --advertise-client-urls=http://a:1");
     config("--advertise-client-urls=https://behind.a.proxy:2379");
     config("--feature-gates=LeaseCheckpoint=true,LeaseCheckpointPersist=true");
