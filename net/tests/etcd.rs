@@ -213,6 +213,7 @@ async fn join() -> (Etcd, Follower, MemberId) {
         member: id,
         cluster,
         peer_urls: vec![our_url],
+        process: 1,
     };
     let transport = Transport::new(
         identity,

@@ -367,6 +367,7 @@ fn start_peers(
         member: metadata.member,
         cluster: metadata.cluster,
         peer_urls: texts(&config.initial_advertise_peer_urls),
+        process: host::entropy(),
     };
     Ok(PeerThread::start(PeerParts {
         identity,

@@ -27,6 +27,8 @@ pub(crate) static X_MIN_CLUSTER_VERSION: HeaderName =
     HeaderName::from_static("x-min-cluster-version");
 pub(crate) static X_CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
 pub(crate) static X_PEER_URLS: HeaderName = HeaderName::from_static("x-peerurls");
+/// Our own; etcd passes over it.
+pub(crate) static X_PROCESS: HeaderName = HeaderName::from_static("x-quorate-process");
 pub(crate) static X_RAFT_TO: HeaderName = HeaderName::from_static("x-raft-to");
 
 /// This member, as its peers see it.
@@ -38,6 +40,8 @@ pub struct Identity {
     pub cluster: ClusterId,
     /// The URLs under which peers reach it (`--initial-advertise-peer-urls`).
     pub peer_urls: Vec<String>,
+    /// Drawn when the process starts: two of it may have one member's data.
+    pub process: u64,
 }
 
 /// Why a peer's request is refused before anybody looks at it; the text is etcd's, and peers compare it.
@@ -62,6 +66,7 @@ impl Identity {
             HeaderValue::from_static(MIN_CLUSTER_VERSION),
         );
         headers.insert(&X_CLUSTER_ID, self.cluster_header());
+        headers.insert(&X_PROCESS, hex(self.process));
         if let Ok(urls) = HeaderValue::from_str(&self.peer_urls.join(",")) {
             headers.insert(&X_PEER_URLS, urls);
         }
@@ -133,6 +138,7 @@ mod tests {
             member: MemberId(0xabc),
             cluster: ClusterId(0xdef),
             peer_urls: vec!["http://a:2380".into()],
+            process: 0x123,
         }
     }
 
@@ -155,6 +161,7 @@ mod tests {
         assert_eq!(headers["x-server-from"], "abc");
         assert_eq!(headers["x-etcd-cluster-id"], "def");
         assert_eq!(headers["x-peerurls"], "http://a:2380");
+        assert_eq!(headers["x-quorate-process"], "123");
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! The link to one peer: its lanes, its pipeline, and the tasks that read from it and look whether it is there.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use quorate_core::MemberId;
 use quorate_proto::raftpb::{Message, MessageType};
 use tokio::task::AbortHandle;
-use tracing::{info, warn};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
 
+use super::claims::Claims;
 use super::codec::Stream;
 use super::lane::{Lane, Offer};
 use super::limits::PIPELINE_WORKERS;
@@ -26,6 +28,8 @@ pub(super) struct Link {
     msgapp: Arc<Lane>,
     message: Arc<Lane>,
     pub(super) pipeline: Arc<Pipeline>,
+    /// Which processes have opened streams as this member.
+    claims: Mutex<Claims>,
     _tasks: Tasks,
 }
 
@@ -75,7 +79,20 @@ impl Link {
             msgapp: Arc::new(Lane::new(Stream::MsgApp)),
             message: Arc::new(Lane::new(Stream::Message)),
             pipeline,
+            claims: Mutex::default(),
             _tasks: Tasks(tasks),
+        }
+    }
+
+    /// A process opens a stream as this member. Says so if another one has done that since this one did.
+    pub(super) fn claim(&self, member: MemberId, process: &str) {
+        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        if claims.claim(process, Instant::now()) {
+            error!(
+                peer = %format_args!("{:x}", member.0),
+                "two processes run with the data of one member: its data directory was copied. Acknowledged writes may \
+                 be lost; end the copy, remove its data, and let it join as a new member"
+            );
         }
     }
 

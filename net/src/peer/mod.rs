@@ -14,6 +14,7 @@
 
 pub mod limits;
 
+mod claims;
 mod client;
 mod codec;
 mod endpoint;

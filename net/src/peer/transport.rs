@@ -337,6 +337,13 @@ impl Transport {
         Some(link.lane(stream).attach(Arc::clone(&link.status), on_lost))
     }
 
+    /// Remembers which process opens streams as a member.
+    pub(crate) fn claim(&self, from: MemberId, process: &str) {
+        if let Some(link) = self.lock().members.get(&from) {
+            link.claim(from, process);
+        }
+    }
+
     /// Counts what a POST brought.
     pub(crate) fn received(&self, from: MemberId, bytes: usize) {
         if let Some(link) = self.lock().members.get(&from) {

@@ -42,6 +42,7 @@ impl Member {
             member: MemberId(id),
             cluster: CLUSTER,
             peer_urls: vec![format!("http://{address}")],
+            process: id,
         };
         let (sender, events) = mpsc::unbounded_channel();
         let transport = Arc::new(Transport::new(

@@ -189,6 +189,7 @@ fn with_port(host: &str, port: u16) -> String {
 
 #[cfg(test)]
 #[path = "../../tests/members/name_server.rs"]
+#[expect(dead_code, reason = "tests with real processes want more of it")]
 mod name_server;
 
 #[cfg(test)]

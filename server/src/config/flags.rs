@@ -76,7 +76,7 @@ pub(crate) fn find(name: &str) -> Option<&'static Flag> {
 const U32: Kind = Kind::Unsigned(u32::MAX as u64);
 const U64: Kind = Kind::Unsigned(u64::MAX);
 use Kind::{Bool, Choice, Duration, List, Set, Signed, Text, Urls};
-use Support::{NoEffect, NotYet, Obsolete, Works};
+use Support::{NoEffect, Obsolete, Works};
 
 const fn flag(
     section: Section,

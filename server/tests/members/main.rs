@@ -27,6 +27,7 @@ mod sockets;
 mod space;
 mod srv;
 mod start;
+mod strangers;
 mod support;
 mod three_members;
 mod traces;

@@ -8,14 +8,14 @@ use hyper::body::Body;
 use prost::Message as _;
 use quorate_core::MemberId;
 use quorate_proto::raftpb::{Message, MessageType};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::answers::{empty, forbidden, only, text};
 use super::{LocalNode, PeerBody, Service};
 use crate::peer::client::collect;
 use crate::peer::codec::Stream;
 use crate::peer::identity::{
-    SERVER_VERSION, X_PEER_URLS, X_RAFT_TO, X_SERVER_FROM, X_SERVER_VERSION, parse_hex,
+    SERVER_VERSION, X_PEER_URLS, X_PROCESS, X_RAFT_TO, X_SERVER_FROM, X_SERVER_VERSION, parse_hex,
 };
 use crate::peer::limits::MESSAGE_BYTES_MAX;
 use crate::peer::snapshot::IncomingSnapshot;
@@ -136,6 +136,7 @@ impl<N: LocalNode> Service<N> {
         if !is_meant && self.transport.knows(from) {
             return text(StatusCode::PRECONDITION_FAILED, "to field mismatch");
         }
+        self.note_claim(from, parts);
         match self.transport.attach(from, stream) {
             Some(body) => Response::new(Either::Right(body)),
             None => {
@@ -148,6 +149,23 @@ impl<N: LocalNode> Service<N> {
                 }
                 text(StatusCode::NOT_FOUND, "error sender not found")
             }
+        }
+    }
+
+    /// Nobody else is this member, and every other member is one process.
+    fn note_claim(&self, from: MemberId, parts: &Parts) {
+        let own = self.transport.identity();
+        if from == own.member {
+            error!(
+                peer = %format_args!("{:x}", from.0),
+                "somebody else claims to be this member: its data directory was copied. End the copy, remove its data, \
+                 and let it join as a new member"
+            );
+        }
+        let process = parts.headers.get(&X_PROCESS);
+        // etcd's members do not say which process they are.
+        if let Some(process) = process.and_then(|process| process.to_str().ok()) {
+            self.transport.claim(from, process);
         }
     }
 
