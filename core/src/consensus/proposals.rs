@@ -4,6 +4,7 @@ use bytes::Bytes;
 use raft::eraftpb;
 
 use super::{Consensus, disguise};
+use crate::types::MemberId;
 
 /// What is to be put into the log.
 #[derive(Clone, Debug)]
@@ -18,7 +19,9 @@ impl Consensus {
     /// Puts entries into the log in one step, here or at the leader. `false`: there is no leader that takes them
     /// now, and nothing happened.
     pub(crate) fn propose(&mut self, proposals: Vec<Proposal>) -> bool {
-        if self.leader().is_none() {
+        // A leader that was removed takes nothing, and does not say so: what it is sent is lost.
+        let is_member = |leader: MemberId| self.raw.raft.prs().get(leader.0).is_some();
+        if !self.leader().is_some_and(is_member) {
             return false;
         }
         let entries: Vec<_> = proposals.into_iter().map(entry_of).collect();

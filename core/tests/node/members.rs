@@ -249,3 +249,21 @@ fn a_removed_leader_tells_the_others_and_stops_by_itself() {
         cluster.answer(ticket).unwrap();
     }
 }
+
+#[test]
+fn what_a_follower_is_asked_while_a_removed_leader_leaves_waits_for_the_next_one() {
+    let mut cluster = Cluster::new(3);
+    cluster.connect_all();
+    let leader = cluster.leader();
+    cluster
+        .change(leader, MembersChange::Remove(MemberId(leader)))
+        .unwrap();
+    let follower = leader % 3 + 1;
+    cluster.run_until("the follower knows", |cluster| {
+        !ids(&cluster.status(follower).members).contains(&leader)
+    });
+    assert_eq!(cluster.status(follower).leader, Some(MemberId(leader)));
+    let ticket = cluster.put(follower, "key", "value");
+    cluster.answer(ticket).unwrap();
+    assert_ne!(cluster.status(follower).leader, Some(MemberId(leader)));
+}
