@@ -8,7 +8,7 @@
 //!   heal ─► all have applied everything ─► a restart, a compaction ─► can a comparison see it? ─► CORRUPT ─► all refuse
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message as _;
 use quorate_core::boundary::Response;
@@ -281,10 +281,24 @@ impl World {
             self.count("corrupt cluster refused everything");
             return Ok(false);
         };
+        if !in_time && self.is_stopped_by_refusals() {
+            self.count("corrupt cluster without a quorum");
+            return Ok(false);
+        }
         self.facts.expect("converge.live", in_time, || {
             format!("{member:?} answers nothing in a corrupt cluster")
         })?;
         Ok(true)
+    }
+
+    /// Whether too many members do not start beside data that differ from theirs, and nobody can lead the rest.
+    fn is_stopped_by_refusals(&self) -> bool {
+        let (off, on): (BTreeSet<_>, BTreeSet<_>) = self
+            .members()
+            .into_iter()
+            .partition(|member| self.machines[member].process.is_none());
+        let refuse = off.iter().any(|member| self.machines[member].refuses);
+        refuse && !self.has_quorum(&on)
     }
 
     fn ask_for_refusals(&mut self, member: MemberId) -> Result<(), Violation> {

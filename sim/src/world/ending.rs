@@ -158,7 +158,7 @@ impl World {
 
     /// Whether these have a quorum by whatever configuration any of them goes by. A change of members binds who has
     /// applied it: who has not elects by the members before, and a voter that was just promoted counts for nothing there.
-    fn has_quorum(&self, core: &BTreeSet<MemberId>) -> bool {
+    pub(super) fn has_quorum(&self, core: &BTreeSet<MemberId>) -> bool {
         let oldest = core.iter().map(|member| {
             let machine = &self.machines[member];
             // One that begins anew goes by its checkpoint first.
