@@ -120,10 +120,11 @@ impl RotatingFile {
 fn create_like(path: &Path, other: &Metadata) -> io::Result<File> {
     let file = OpenOptions::new()
         .create(true)
-        .write(true)
-        .truncate(true)
+        // Behind the end wherever that is: somebody else may cut the file.
+        .append(true)
         .mode(other.permissions().mode() & 0o777)
         .open(path)?;
+    file.set_len(0)?;
     let _ = std::os::unix::fs::fchown(&file, Some(other.uid()), Some(other.gid()));
     Ok(file)
 }
@@ -311,7 +312,12 @@ mod tests {
             texts,
             ["12345\n123\n", "a\n", "longer than a file\n", "b\n"]
         );
+        // Cut by somebody else, as after a logrotate that copies: lines go on from there.
+        fs::write(&path, "").unwrap();
+        file.write(b"c\n").unwrap();
+        assert_eq!(text(&path), "c\n");
         drop(file);
+        fs::write(&path, "b\n").unwrap();
         // What a process before has written counts.
         let mut file = RotatingFile::open(&path, ROTATION).unwrap();
         file.write(b"12345678\n").unwrap();
