@@ -48,7 +48,14 @@ impl World {
         let machine = &self.machines[&member];
         let process = machine.process.as_ref().expect("a running member");
         self.leases.on_rate(machine.clock.rate());
-        contract::check_once(&mut self.facts, &self.ledger, self.leases.seen() + 1)?;
+        let shown_from = |id: u64| {
+            let mut machines = self.machines.iter();
+            let by = machines.find(|(member, _)| member.0 & 0xffff == id >> 48);
+            let process = by.and_then(|(_, machine)| machine.process.as_ref());
+            process.map_or(0, |process| process.log_had.start)
+        };
+        let new = self.leases.seen() + 1;
+        contract::check_once(&mut self.facts, &self.ledger, new, shown_from)?;
         self.leases
             .follow(&mut self.facts, self.now_ns, &self.ledger)?;
         let applied = process.node.applied().0;
