@@ -24,8 +24,8 @@ use quorate_proto::raftpb::{Message, MessageType};
 
 use crate::random::{Purpose, Stream};
 
-/// What would wait longer for bandwidth finds the lane full: a narrow link must not be late for minutes after it has
-/// become wide.
+/// What would wait longer for bandwidth finds the lane full, and no message needs more for itself: a narrow link must not
+/// be late for minutes after it has become wide.
 const WAIT_NS_MAX: u64 = 1_000_000_000;
 
 /// How bad the network of a run is.
@@ -394,7 +394,7 @@ impl Link {
             return now_ns;
         }
         counts.queued += u64::from(self.free_ns > now_ns);
-        let takes_ns = length * 1_000_000_000 / self.bandwidth;
+        let takes_ns = (length * 1_000_000_000 / self.bandwidth).min(WAIT_NS_MAX);
         self.free_ns = self.free_ns.max(now_ns) + takes_ns;
         self.free_ns
     }
@@ -552,6 +552,15 @@ mod tests {
         let last = (0..10).map(|_| network.send(0, A, B, &ping).first.unwrap().at_ns);
         assert!(last.max().unwrap() >= 10 * length * 1_000_000_000 / 100);
         assert_eq!(network.counts().queued, 9);
+    }
+
+    #[test]
+    fn a_message_that_is_long_for_its_link_is_not_late_for_minutes() {
+        let mut network = Network::new(1, GOOD);
+        network.afflict(0, A, B, Ill::Narrow(1));
+        let ping = message(MessageType::MsgHeartbeat, 7);
+        let at_ns = network.send(0, A, B, &ping).first.unwrap().at_ns;
+        assert!((WAIT_NS_MAX..2 * WAIT_NS_MAX).contains(&at_ns));
     }
 
     #[test]

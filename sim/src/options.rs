@@ -313,7 +313,7 @@ impl DiskOptions {
             write_ns: *stream.pick(&[2_000, 100_000]),
             sync_ns: *stream.pick(&[50_000, MILLISECOND, tick_ns / 2]),
             stall_ppm: *stream.pick(&[0, 0, 1_000, 20_000]),
-            torn_ppm: *stream.pick(&[0, 0, 500_000]),
+            torn_ppm: *stream.pick(&[0, 500_000]),
         }
     }
 }

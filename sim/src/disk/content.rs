@@ -1,6 +1,7 @@
 //! The content of one file: what a reader sees, and what a power loss would leave of it.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::sectors::Sectors;
 use crate::random::Stream;
@@ -324,6 +325,20 @@ impl Content {
         }
     }
 
+    /// Which bytes of a dirty sector are not on the platter: from the first to the last of them. `None` if there are fewer
+    /// than two, of which no part could survive.
+    fn changed_bytes(&self, sector: usize) -> Option<Range<usize>> {
+        let start = sector * SECTOR_BYTES;
+        let end = (start + SECTOR_BYTES)
+            .min(self.current.len())
+            .min(self.durable.len());
+        let (new, old) = (self.current.get(start..end)?, &self.durable[start..end]);
+        let differs = |at: &usize| new[*at] != old[*at];
+        let first = (0..new.len()).find(differs)?;
+        let last = (0..new.len()).rev().find(differs)?;
+        (first < last).then_some(first..last + 1)
+    }
+
     /// The power goes; of what does not survive, this many sectors in a million survive in part. Returns how many did.
     pub(super) fn lose_power(&mut self, stream: &mut Stream, torn_ppm: u32) -> u64 {
         // Nobody is asked to notice what nobody could: that write is made good.
@@ -347,13 +362,16 @@ impl Content {
         for (position, sector) in (0..).zip(std::mem::take(&mut self.dirty).iter()) {
             if survival.keeps(stream, position) {
                 self.write_back(sector, SECTOR_BYTES);
-            } else if stream.chance(torn_ppm) && sector * SECTOR_BYTES < self.durable.len() {
+            } else if stream.chance(torn_ppm)
+                && let Some(changed) = self.changed_bytes(sector)
+            {
+                // It is torn where it has changed: anywhere else it would be whole.
+                let first = changed.start as u64 + 1;
+                let kept = stream.between(first, changed.end as u64 - 1) as usize;
                 let before = self.platter_sector(sector).to_vec();
-                self.write_back(sector, stream.between(1, SECTOR_BYTES as u64 - 1) as usize);
-                if self.platter_sector(sector) != before {
-                    self.spoil(sector, before, Spoiling::Torn);
-                    torn += 1;
-                }
+                self.write_back(sector, kept);
+                self.spoil(sector, before, Spoiling::Torn);
+                torn += 1;
             }
         }
         self.current.clone_from(&self.durable);
