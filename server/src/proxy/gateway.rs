@@ -9,8 +9,8 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -85,7 +85,8 @@ struct Remote {
 struct Remotes {
     all: Vec<Remote>,
     /// Counts the connections that were given an endpoint.
-    picked: AtomicUsize,
+    /// The number of the next one; held while somebody looks for one that is active, so that nobody is skipped.
+    picked: Mutex<usize>,
     retry_delay: Duration,
 }
 
@@ -104,7 +105,7 @@ pub(super) fn run(values: &Values, arguments: &[String]) -> Result<(), String> {
     check(listen, &endpoints)?;
     let remotes = Arc::new(Remotes {
         all: endpoints.into_iter().map(Remote::new).collect(),
-        picked: AtomicUsize::new(0),
+        picked: Mutex::new(0),
         retry_delay: match values.duration("retry-delay") {
             Duration::ZERO => RETRY_DELAY_DEFAULT,
             delay => delay,
@@ -220,10 +221,12 @@ impl Remotes {
 
     /// The next active one in turn.
     fn pick(&self) -> Option<&Remote> {
+        let mut picked = self.picked.lock().unwrap_or_else(PoisonError::into_inner);
         (0..self.all.len())
             .map(|_| {
-                let number = self.picked.fetch_add(1, Ordering::Relaxed);
-                &self.all[number % self.all.len()]
+                let number = *picked % self.all.len();
+                *picked = number + 1;
+                &self.all[number]
             })
             .find(|remote| remote.is_active())
     }
@@ -281,7 +284,7 @@ mod tests {
                 .into_iter()
                 .map(|name| Remote::new(name.to_owned()))
                 .collect(),
-            picked: AtomicUsize::new(0),
+            picked: Mutex::new(0),
             retry_delay: RETRY_DELAY_DEFAULT,
         };
         let pick = || remotes.pick().map(|remote| remote.address.clone());

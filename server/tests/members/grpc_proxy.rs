@@ -77,6 +77,13 @@ struct Watcher {
 
 impl Watcher {
     async fn new(channel: Channel, key: &str, start_revision: i64) -> Self {
+        let (watcher, created) = Self::ask(channel, key, start_revision).await;
+        assert!(created.created && !created.canceled, "{created:?}");
+        watcher
+    }
+
+    /// One that may be refused, and what it is told first.
+    async fn ask(channel: Channel, key: &str, start_revision: i64) -> (Self, pb::WatchResponse) {
         let (requests, body) = mpsc::channel(4);
         let create = pb::WatchCreateRequest {
             key: key.to_owned().into(),
@@ -95,8 +102,7 @@ impl Watcher {
             answers: opened.expect("it is opened").into_inner(),
         };
         let created = watcher.next().await;
-        assert!(created.created && !created.canceled, "{created:?}");
-        watcher
+        (watcher, created)
     }
 
     async fn next(&mut self) -> pb::WatchResponse {
@@ -309,10 +315,42 @@ async fn a_watch_goes_on_when_its_member_comes_back() {
     let mut watcher = Watcher::new(proxy.channel().await, "k", 0).await;
     let before = write(proxy.channel().await, "k", "1").await;
     assert_eq!(watcher.event().await, ("k".to_owned(), before));
+    // This one catches up, on a stream of its own, for as long as nothing happens.
+    write(proxy.channel().await, "other", "1").await;
+    let mut late = Watcher::new(proxy.channel().await, "quiet", before).await;
     member.kill();
     member.start();
     let after = write(member.channel().await, "k", "2").await;
     assert_eq!(watcher.event().await, ("k".to_owned(), after));
+    let after = write(member.channel().await, "quiet", "2").await;
+    assert_eq!(late.event().await, ("quiet".to_owned(), after));
+}
+
+#[tokio::test]
+async fn a_watch_that_its_client_leaves_while_it_catches_up_leaves_nothing_behind() {
+    let member = Member::alone();
+    let proxy = proxy(&member, &[]);
+    let first = write(member.channel().await, "k", "1").await;
+    write(member.channel().await, "other", "1").await;
+    let watcher = Watcher::new(proxy.channel().await, "k", first + 1).await;
+    let at_member = "etcd_debugging_mvcc_watcher_total";
+    // Its own stream, and the one that it will share.
+    wait_for_number(&member, at_member, "2").await;
+    drop(watcher);
+    wait_for_number(&member, at_member, "0").await;
+}
+
+#[tokio::test]
+async fn who_may_not_read_a_range_does_not_join_those_who_watch_it() {
+    let member = Member::alone();
+    let proxy = proxy(&member, &[]);
+    let _watcher = Watcher::new(proxy.channel().await, "k", 0).await;
+    crate::auth::set_up(&member)
+        .await
+        .expect("nobody is asked for yet");
+    let (_refused, created) = Watcher::ask(proxy.channel().await, "k", 0).await;
+    assert!(created.created && created.canceled, "{created:?}");
+    assert_eq!(created.cancel_reason, "etcdserver: user name is empty");
 }
 
 #[tokio::test]

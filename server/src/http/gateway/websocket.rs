@@ -42,7 +42,7 @@ const BEARER: &str = "Bearer";
 /// The cookie that may carry a token.
 const COOKIE: &str = "token=";
 /// Messages that wait for the service to take them; then the client waits.
-const MESSAGES_WAITING_MAX: usize = 16;
+const MESSAGES_WAITING_MAX: usize = 1;
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 

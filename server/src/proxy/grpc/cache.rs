@@ -1,11 +1,12 @@
 //! Answers to serializable ranges, kept until something is written to the range through this proxy.
 //!
 //! Owns what is kept and when it is thrown away. What others write past this proxy is not seen: serializable reads may
-//! be stale, and here they may be so for as long as an answer is asked for, as in etcd's proxy. An answer is kept for
-//! its caller alone, since the next one may not be allowed to read it.
+//! be stale, and here they may be so for a few seconds (in etcd's proxy for as long as an answer is asked for). An answer
+//! is kept for its caller alone, since the next one may not be allowed to read it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -15,8 +16,10 @@ use super::upstream::Caller;
 
 /// As many answers as etcd's proxy keeps.
 const ENTRIES_MAX: usize = 2048;
-/// A larger answer is not worth its memory.
-const ANSWER_BYTES_MAX: usize = 256 * 1024;
+/// A larger answer, its question included, is not worth its memory.
+const ENTRY_BYTES_MAX: usize = 64 * 1024;
+/// For so long an answer is given: what has changed meanwhile past this proxy, data or permissions, shows after that.
+const AGE_MAX: Duration = Duration::from_secs(5);
 
 type Question = (Caller, Vec<u8>);
 
@@ -44,6 +47,7 @@ struct Entry {
     /// 0 for the newest, which writes change.
     revision: i64,
     used: u64,
+    kept: Instant,
 }
 
 /// When a question was asked.
@@ -73,19 +77,25 @@ impl Cache {
     ) {
         let mut entries = self.lock();
         let is_compacted = request.revision > 0 && request.revision < entries.compacted;
-        if entries.generation != asked.0 || is_compacted || answer.encoded_len() > ANSWER_BYTES_MAX
-        {
+        let question = question(caller, request);
+        let bytes = answer.encoded_len() + question.1.len();
+        let revision_of =
+            |answer: &pb::RangeResponse| answer.header.as_ref().map_or(0, |header| header.revision);
+        let known = entries.by_question.get(&question);
+        // A member that lags may answer after one that does not.
+        let is_older = known.is_some_and(|known| revision_of(&known.answer) > revision_of(answer));
+        if entries.generation != asked.0 || is_compacted || is_older || bytes > ENTRY_BYTES_MAX {
             return;
         }
         entries.uses += 1;
         let used = entries.uses;
-        let question = question(caller, request);
         let entry = Entry {
             answer: answer.clone(),
             key: request.key.clone(),
             range_end: request.range_end.clone(),
             revision: request.revision.max(0),
             used,
+            kept: Instant::now(),
         };
         if let Some(before) = entries.by_question.insert(question.clone(), entry) {
             entries.by_use.remove(&before.used);
@@ -139,6 +149,11 @@ impl Cache {
 impl Entries {
     fn use_again(&mut self, question: &Question) -> Option<pb::RangeResponse> {
         let entry = self.by_question.get_mut(question)?;
+        if entry.kept.elapsed() > AGE_MAX {
+            self.by_use.remove(&entry.used);
+            self.by_question.remove(question);
+            return None;
+        }
         self.uses += 1;
         let question = self.by_use.remove(&entry.used)?;
         entry.used = self.uses;
@@ -223,6 +238,42 @@ mod tests {
         cache.invalidate(b"a", b"");
         cache.keep(&caller, &request, asked, &answer(1));
         assert_eq!(kept(&cache, &request), None);
+    }
+
+    #[test]
+    fn an_older_answer_does_not_replace_a_newer_one() {
+        let cache = Cache::default();
+        let (caller, request) = (Caller::default(), range("a", ""));
+        let (_, asked) = cache.look_up(&caller, &request);
+        for revision in [5, 4] {
+            let header = pb::ResponseHeader {
+                revision,
+                ..pb::ResponseHeader::default()
+            };
+            let answer = pb::RangeResponse {
+                header: Some(header),
+                ..answer(revision)
+            };
+            cache.keep(&caller, &request, asked, &answer);
+        }
+        assert_eq!(kept(&cache, &request), Some(5));
+    }
+
+    #[test]
+    fn an_answer_is_not_given_for_ever() {
+        let cache = Cache::default();
+        let request = range("a", "");
+        keep(&cache, &request, 1);
+        let mut entries = cache.lock();
+        for entry in entries.by_question.values_mut() {
+            entry.kept = entry
+                .kept
+                .checked_sub(AGE_MAX * 2)
+                .expect("a time after the start of the clock");
+        }
+        drop(entries);
+        assert_eq!(kept(&cache, &request), None);
+        assert_eq!(cache.len(), 0);
     }
 
     #[test]

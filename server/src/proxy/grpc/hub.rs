@@ -27,7 +27,7 @@ use super::upstream::{Caller, Upstream};
 /// What may wait for one watcher; then it must catch up by itself.
 const UNHEARD_MAX: usize = 256;
 /// Between two attempts to open a broken stream.
-const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// etcd's words for a member without a leader.
 const NO_LEADER: &str = "etcdserver: no leader";
 
@@ -84,6 +84,8 @@ struct State {
     /// Everything up to here has been told.
     revision: i64,
     listeners: Vec<mpsc::Sender<Told>>,
+    /// Who listens, will listen, or catches up to listen.
+    interested: usize,
     /// No longer among the broadcasts.
     is_over: bool,
 }
@@ -98,20 +100,35 @@ pub(super) struct Subscription {
 
 #[derive(Debug)]
 enum Source {
-    Shared(mpsc::Receiver<Told>, Arc<Broadcast>),
+    Shared {
+        told: mpsc::Receiver<Told>,
+        _interest: Interest,
+    },
     Alone {
         answers: Box<Streaming<pb::WatchResponse>>,
         /// Keeps the stream open.
         _requests: mpsc::Sender<pb::WatchRequest>,
+        /// It will join when it has caught up.
+        _interest: Interest,
     },
 }
 
-impl Drop for Subscription {
+/// As long as there is one of it, a broadcast goes on.
+#[derive(Debug)]
+struct Interest(Arc<Broadcast>);
+
+impl Interest {
+    /// Only while the broadcasts are locked: it must not end meanwhile.
+    fn new(broadcast: &Arc<Broadcast>) -> Self {
+        broadcast.lock().interested += 1;
+        Self(Arc::clone(broadcast))
+    }
+}
+
+impl Drop for Interest {
     fn drop(&mut self) {
-        if let Source::Shared(told, broadcast) = &mut self.source {
-            told.close();
-            broadcast.left.notify_one();
-        }
+        self.0.lock().interested -= 1;
+        self.0.left.notify_one();
     }
 }
 
@@ -123,7 +140,7 @@ impl Subscription {
     /// What is told next; nothing when this subscription is over and another one is needed.
     pub(super) async fn next(&mut self) -> Option<Told> {
         match &mut self.source {
-            Source::Shared(told, _) => told.recv().await,
+            Source::Shared { told, .. } => told.recv().await,
             Source::Alone { answers, .. } => match answers.message().await {
                 Ok(Some(response)) => Some(told(response)),
                 Ok(None) => None,
@@ -153,55 +170,81 @@ impl Hub {
         next: i64,
     ) -> Result<Subscription, Refusal> {
         loop {
-            let broadcast = self.broadcast(topic);
-            let mut opened = broadcast.opened.subscribe();
-            match opened.wait_for(Option::is_some).await {
-                Ok(opened) => {
-                    if let Some(Err(refusal)) = &*opened {
-                        return Err(refusal.clone());
-                    }
-                }
-                // The broadcast is gone.
-                Err(_) => continue,
+            let interest = self.interest(topic);
+            let mut opened = interest.0.opened.subscribe();
+            let opened = opened.wait_for(Option::is_some).await;
+            let opened = opened.expect("the broadcast is held").clone();
+            if let Some(Err(refusal)) = opened {
+                return Err(refusal);
             }
-            if let Some(joined) = self.join(&broadcast, next) {
-                return Ok(joined);
-            }
-            let is_over = broadcast.lock().is_over;
+            let interest = match self.join(interest, next) {
+                Ok(joined) => return Ok(joined),
+                Err(interest) => interest,
+            };
+            let is_over = interest.0.lock().is_over;
             if !is_over {
-                return self.alone(topic, next).await;
+                return self.alone(topic, next, interest).await;
             }
         }
     }
 
     /// A place in the broadcast, for a watcher that has caught up.
     pub(super) fn rejoin(&self, topic: &Topic, next: i64) -> Option<Subscription> {
-        let broadcast = self.lock().get(topic).cloned()?;
-        let is_open = matches!(&*broadcast.opened.borrow(), Some(Ok(())));
+        let interest = self.lock().get(topic).map(Interest::new)?;
+        let is_open = matches!(&*interest.0.opened.borrow(), Some(Ok(())));
         if is_open {
-            self.join(&broadcast, next)
+            self.join(interest, next).ok()
         } else {
             None
         }
     }
 
-    fn join(&self, broadcast: &Arc<Broadcast>, next: i64) -> Option<Subscription> {
-        let mut state = broadcast.lock();
+    /// Whether the caller may watch this now, and the revision that it is at: of who joins a broadcast no member hears.
+    pub(super) async fn check(&self, topic: &Topic) -> Result<pb::ResponseHeader, Status> {
+        let range = pb::RangeRequest {
+            key: topic.key.clone(),
+            range_end: topic.range_end.clone(),
+            serializable: true,
+            count_only: true,
+            limit: 1,
+            ..pb::RangeRequest::default()
+        };
+        let answered = self.upstream.ask(true, |channel| {
+            let mut kv = self.upstream.kv(channel);
+            let range = topic.caller.asks(range.clone());
+            async move { kv.range(range).await }
+        });
+        Ok(answered.await?.into_inner().header.unwrap_or_default())
+    }
+
+    fn join(&self, interest: Interest, next: i64) -> Result<Subscription, Interest> {
+        let mut state = interest.0.lock();
         if state.is_over || (next != 0 && next <= state.revision) {
-            return None;
+            drop(state);
+            return Err(interest);
         }
         let (listener, told) = mpsc::channel(UNHEARD_MAX);
         self.change(&mut state, |listeners| listeners.push(listener));
-        Some(Subscription {
-            header: pb::ResponseHeader {
-                revision: state.revision,
-                ..state.header
+        let header = pb::ResponseHeader {
+            revision: state.revision,
+            ..state.header
+        };
+        drop(state);
+        Ok(Subscription {
+            header,
+            source: Source::Shared {
+                told,
+                _interest: interest,
             },
-            source: Source::Shared(told, Arc::clone(broadcast)),
         })
     }
 
-    async fn alone(&self, topic: &Topic, next: i64) -> Result<Subscription, Refusal> {
+    async fn alone(
+        &self,
+        topic: &Topic,
+        next: i64,
+        interest: Interest,
+    ) -> Result<Subscription, Refusal> {
         let (requests, mut answers) = self.open(topic, next).await.map_err(Refusal::Failed)?;
         match answers.message().await {
             Ok(Some(first)) if first.created && !first.canceled => Ok(Subscription {
@@ -209,6 +252,7 @@ impl Hub {
                 source: Source::Alone {
                     answers: Box::new(answers),
                     _requests: requests,
+                    _interest: interest,
                 },
             }),
             Ok(Some(refused)) => Err(Refusal::Answer(Box::new(refused))),
@@ -248,11 +292,11 @@ impl Hub {
         Ok(opened.await?.into_inner())
     }
 
-    /// The broadcast of a topic, begun if there is none.
-    fn broadcast(&self, topic: &Topic) -> Arc<Broadcast> {
+    /// Interest in the broadcast of a topic, begun if there is none.
+    fn interest(&self, topic: &Topic) -> Interest {
         let mut broadcasts = self.lock();
         if let Some(broadcast) = broadcasts.get(topic) {
-            return Arc::clone(broadcast);
+            return Interest::new(broadcast);
         }
         let broadcast = Arc::new(Broadcast {
             state: Mutex::default(),
@@ -261,7 +305,7 @@ impl Hub {
         });
         broadcasts.insert(topic.clone(), Arc::clone(&broadcast));
         tokio::spawn(self.clone().run(topic.clone(), Arc::clone(&broadcast)));
-        broadcast
+        Interest::new(&broadcast)
     }
 
     /// Carries a broadcast from its beginning to its end.
@@ -372,14 +416,14 @@ impl Hub {
         }
     }
 
-    /// Ends a broadcast to which nobody listens.
+    /// Ends a broadcast in which nobody is interested.
     fn end_if_left(&self, topic: &Topic, broadcast: &Arc<Broadcast>) -> bool {
         let mut broadcasts = self.lock();
         let mut state = broadcast.lock();
         self.change(&mut state, |listeners| {
             listeners.retain(|listener| !listener.is_closed());
         });
-        if !state.listeners.is_empty() {
+        if state.interested > 0 {
             return false;
         }
         state.is_over = true;
@@ -434,7 +478,7 @@ fn told(response: pb::WatchResponse) -> Told {
 }
 
 /// Whether another connection may help.
-fn is_lost(status: &Status) -> bool {
+pub(super) fn is_lost(status: &Status) -> bool {
     let is_lost = matches!(
         status.code(),
         Code::Unavailable | Code::Internal | Code::Unknown | Code::Cancelled

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
-use quorate_net::grpc::etcdserverpb::lease_client::LeaseClient;
 use quorate_net::grpc::etcdserverpb::lease_server::Lease;
 use quorate_proto::etcdserverpb as pb;
 use tokio::sync::{mpsc, oneshot};
@@ -105,7 +104,8 @@ async fn carry(upstream: Upstream, caller: Caller, mut asked: mpsc::Receiver<Ask
         let body = body.lock().unwrap_or_else(PoisonError::into_inner).take();
         let body = body.expect("a stream is opened once");
         let request = caller.asks(ReceiverStream::new(body));
-        async move { LeaseClient::new(channel).lease_keep_alive(request).await }
+        let mut leases = upstream.lease(channel);
+        async move { leases.lease_keep_alive(request).await }
     });
     let ended = match opened.await {
         Ok(answers) => exchange(answers.into_inner(), &requests, &mut asked, &mut waiting).await,
@@ -165,7 +165,8 @@ impl Lease for LeaseProxy {
         let message = request.into_inner();
         let answered = self.upstream.ask(false, |channel| {
             let request = caller.asks(message);
-            async move { LeaseClient::new(channel).lease_grant(request).await }
+            let mut leases = self.upstream.lease(channel);
+            async move { leases.lease_grant(request).await }
         });
         answered.await
     }
@@ -178,7 +179,8 @@ impl Lease for LeaseProxy {
         let message = request.into_inner();
         let answered = self.upstream.ask(false, |channel| {
             let request = caller.asks(message);
-            async move { LeaseClient::new(channel).lease_revoke(request).await }
+            let mut leases = self.upstream.lease(channel);
+            async move { leases.lease_revoke(request).await }
         });
         answered.await
     }
@@ -206,7 +208,8 @@ impl Lease for LeaseProxy {
         let message = request.into_inner();
         let answered = self.upstream.ask(true, |channel| {
             let request = caller.asks(message);
-            async move { LeaseClient::new(channel).lease_time_to_live(request).await }
+            let mut leases = self.upstream.lease(channel);
+            async move { leases.lease_time_to_live(request).await }
         });
         let mut response = answered.await?;
         self.namespace.strip_keys(&mut response.get_mut().keys);
@@ -220,7 +223,8 @@ impl Lease for LeaseProxy {
         let caller = Caller::of(request.metadata());
         let answered = self.upstream.ask(true, |channel| {
             let request = caller.asks(pb::LeaseLeasesRequest {});
-            async move { LeaseClient::new(channel).lease_leases(request).await }
+            let mut leases = self.upstream.lease(channel);
+            async move { leases.lease_leases(request).await }
         });
         answered.await
     }

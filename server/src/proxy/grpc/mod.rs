@@ -367,6 +367,11 @@ async fn serve(values: &Values) -> Result<(), String> {
             .await
             .map_err(|error| failed(address, error))?;
         let is_plain = metrics.starts_with("http://");
+        if metrics.starts_with("https://") && tls.is_none() {
+            return Err(format!(
+                "cannot listen on TLS for {address}: KeyFile and CertFile are not presented"
+            ));
+        }
         let tls = tls.clone().filter(|_| !is_plain);
         info!("gRPC proxy server metrics URL serving");
         tokio::spawn(door::serve(Arc::clone(&house), listener, tls, false));
@@ -471,7 +476,8 @@ fn check_nameless(cert_file: &str) -> Result<(), String> {
     }
     let certificates = CertificateDer::pem_file_iter(cert_file)
         .map_err(|error| format!("open {cert_file}: {error}"))?;
-    for certificate in certificates.flatten() {
+    // The first one is the proxy's; those behind it signed it.
+    if let Some(certificate) = certificates.flatten().next() {
         let name = PeerCertificate::parse(&certificate).map(|parsed| parsed.common_name);
         if let Some(name) = name.filter(|name| !name.is_empty()) {
             return Err(format!(

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, Request as HttpRequest, Response as HttpRespon
 use hyper::body::Incoming;
 use quorate_net::client::{Client, ClientError};
 use quorate_net::grpc::etcdserverpb::kv_client::KvClient;
+use quorate_net::grpc::etcdserverpb::lease_client::LeaseClient;
 use tonic::body::Body;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
@@ -66,6 +67,12 @@ impl Upstream {
 
     pub(super) fn kv(&self, channel: Channel) -> KvClient<Channel> {
         KvClient::new(channel)
+            .max_decoding_message_size(self.receive_bytes_max)
+            .max_encoding_message_size(self.send_bytes_max)
+    }
+
+    pub(super) fn lease(&self, channel: Channel) -> LeaseClient<Channel> {
+        LeaseClient::new(channel)
             .max_decoding_message_size(self.receive_bytes_max)
             .max_encoding_message_size(self.send_bytes_max)
     }

@@ -13,10 +13,10 @@ use quorate_proto::mvccpb::event::EventType;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::warn;
 
-use super::hub::{Hub, Refusal, Subscription, Told, Topic};
+use super::hub::{Hub, RECONNECT_PAUSE, Refusal, Subscription, Told, Topic, is_lost};
 use super::namespace::Namespace;
 use super::upstream::Caller;
 
@@ -139,31 +139,32 @@ impl Conversation {
             key,
             range_end,
         };
-        let subscribed = self
-            .proxy
-            .hub
-            .subscribe(&topic, wanted.start_revision)
-            .await;
-        let subscription = match subscribed {
+        let now = match self.proxy.hub.check(&topic).await {
+            Ok(header) => header.revision,
+            Err(status) if status.code() == Code::Unavailable => return self.fail(status).await,
+            Err(status) => return self.refuse(status.message()).await,
+        };
+        let subscribed = self.proxy.hub.subscribe(&topic, wanted.start_revision);
+        let subscription = match subscribed.await {
             Ok(subscription) => subscription,
             Err(Refusal::Answer(refused)) => return self.say(*refused).await,
-            Err(Refusal::Failed(status)) => {
-                let _ = self.answers.send(Err(status)).await;
-                return Err(());
-            }
+            Err(Refusal::Failed(status)) => return self.fail(status).await,
         };
         if wanted.watch_id == 0 {
             self.next_id = id + 1;
         }
+        // What the client may have seen already is not told as new, though the broadcast has still to tell it.
+        let mut header = subscription.header;
+        header.revision = header.revision.max(now);
         self.say(pb::WatchResponse {
-            header: Some(subscription.header),
+            header: Some(header),
             watch_id: id,
             created: true,
             ..pb::WatchResponse::default()
         })
         .await?;
         let next = match wanted.start_revision {
-            0 => subscription.header.revision + 1,
+            0 => header.revision + 1,
             revision => revision,
         };
         let watcher = Watcher {
@@ -178,6 +179,12 @@ impl Conversation {
             .0
             .insert(id, tokio::spawn(watcher.listen(subscription)));
         Ok(())
+    }
+
+    /// Ends the stream.
+    async fn fail(&self, status: Status) -> Result<(), ()> {
+        let _ = self.answers.send(Err(status)).await;
+        Err(())
     }
 
     async fn refuse(&self, reason: &str) -> Result<(), ()> {
@@ -218,9 +225,14 @@ impl Watcher {
         loop {
             let Some(told) = subscription.next().await else {
                 drop(subscription);
-                subscription = match self.proxy.hub.subscribe(&self.topic, self.next).await {
-                    Ok(subscription) => subscription,
-                    Err(refusal) => return self.end(refusal).await,
+                subscription = loop {
+                    match self.proxy.hub.subscribe(&self.topic, self.next).await {
+                        Ok(subscription) => break subscription,
+                        Err(Refusal::Failed(status)) if is_lost(&status) => {
+                            tokio::time::sleep(RECONNECT_PAUSE).await;
+                        }
+                        Err(refusal) => return self.end(refusal).await,
+                    }
                 };
                 continue;
             };
