@@ -4,11 +4,15 @@
 
 use prost::Message;
 use quorate_proto::authpb::permission::Type;
-use quorate_proto::authpb::{Permission, UserAddOptions};
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::etcdserverpb::request_op::Request as Operation;
 use quorate_proto::v3electionpb as election;
 use quorate_proto::v3lockpb as lock;
+
+use super::requests::{
+    compaction, lease_grant, lease_revoke, no_password, operation, password, put_request,
+    range_request, role_add, role_grant, user_add, user_grant, watch_request,
+};
 
 /// The lease that a row is about; its rows grant it first.
 const LEASE: i64 = 700;
@@ -549,96 +553,4 @@ fn concurrency() -> Vec<Row> {
         row("v3electionpb.Election/Resign", "k/", resign("k/race")),
         row("v3electionpb.Election/Resign", "x/", resign("x/race")),
     ]
-}
-
-/// The password of a user.
-pub(crate) fn password(user: &str) -> String {
-    format!("password of {user}")
-}
-
-fn range_request(key: &str, range_end: &str) -> pb::RangeRequest {
-    pb::RangeRequest {
-        key: key.to_owned().into(),
-        range_end: range_end.to_owned().into(),
-        ..pb::RangeRequest::default()
-    }
-}
-
-fn put_request(key: &str) -> pb::PutRequest {
-    pb::PutRequest {
-        key: key.to_owned().into(),
-        value: "v".into(),
-        ..pb::PutRequest::default()
-    }
-}
-
-fn operation(request: Operation) -> pb::RequestOp {
-    pb::RequestOp {
-        request: Some(request),
-    }
-}
-
-fn watch_request(key: &str, range_end: &str) -> pb::WatchRequest {
-    let create = pb::WatchCreateRequest {
-        key: key.to_owned().into(),
-        range_end: range_end.to_owned().into(),
-        ..pb::WatchCreateRequest::default()
-    };
-    pb::WatchRequest {
-        request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)),
-    }
-}
-
-fn compaction(revision: i64) -> pb::CompactionRequest {
-    pb::CompactionRequest {
-        revision,
-        physical: false,
-    }
-}
-
-fn lease_grant(id: i64) -> pb::LeaseGrantRequest {
-    pb::LeaseGrantRequest { ttl: 600, id }
-}
-
-fn lease_revoke(id: i64) -> pb::LeaseRevokeRequest {
-    pb::LeaseRevokeRequest { id }
-}
-
-fn user_add(name: &str) -> pb::AuthUserAddRequest {
-    pb::AuthUserAddRequest {
-        name: name.into(),
-        password: password(name),
-        ..pb::AuthUserAddRequest::default()
-    }
-}
-
-fn no_password(name: &str) -> pb::AuthUserAddRequest {
-    pb::AuthUserAddRequest {
-        name: name.into(),
-        options: Some(UserAddOptions { no_password: true }),
-        ..pb::AuthUserAddRequest::default()
-    }
-}
-
-fn user_grant(user: &str, role: &str) -> pb::AuthUserGrantRoleRequest {
-    pb::AuthUserGrantRoleRequest {
-        user: user.into(),
-        role: role.into(),
-    }
-}
-
-fn role_add(name: &str) -> pb::AuthRoleAddRequest {
-    pb::AuthRoleAddRequest { name: name.into() }
-}
-
-/// Leave to act on all of `k/`.
-fn role_grant(role: &str, kind: Type) -> pb::AuthRoleGrantPermissionRequest {
-    pb::AuthRoleGrantPermissionRequest {
-        name: role.into(),
-        perm: Some(Permission {
-            perm_type: kind as i32,
-            key: "k/".into(),
-            range_end: "k0".into(),
-        }),
-    }
 }

@@ -9,6 +9,7 @@
 //! ```
 
 mod calls;
+mod requests;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -220,7 +221,7 @@ impl Subject {
         }
         let request = pb::AuthenticateRequest {
             name: user.to_owned(),
-            password: calls::password(user),
+            password: requests::password(user),
         };
         let call = calls::call("Auth/Authenticate", request);
         let answered = first(self.doors.plain.clone(), &call, None).await;
