@@ -68,7 +68,10 @@ fn check_world(wanted: &Wanted) -> Result<(), String> {
             network.queue_max != u32::MAX,
             "queues are those of the server here",
         ),
-        (wanted.clocks.rate_ppm > 0, "there is one clock here"),
+        (
+            wanted.clocks.rate_ppm > 0 || wanted.clocks.forget,
+            "there is one clock here",
+        ),
         (wanted.disk.stall_ppm > 0, "single syncs do not stall here"),
         (wanted.core_first, "everything heals at once here"),
         (

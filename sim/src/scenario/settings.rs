@@ -99,6 +99,7 @@ const FLAGS: &[(&str, &[&str])] = &[
     ("storage", &["prepares_segments"]),
     ("network", &["hold"]),
     ("comparisons", &["at_start"]),
+    ("clocks", &["forget"]),
     ("time", &["core_first", "power_loss_at_end"]),
 ];
 
@@ -176,6 +177,7 @@ impl Settings {
                 "prepares_segments" => options.storage.prepares_segments = flag,
                 "hold" => options.network.hold = flag,
                 "at_start" => options.comparisons.at_start = flag,
+                "forget" => options.clocks.forget = flag,
                 "core_first" => options.core_first = flag,
                 _ => options.final_power_loss = flag,
             }
