@@ -185,19 +185,32 @@ pub fn compare_at_start(own: HashKv, peers: &[PeerHash]) -> Vec<Finding> {
     judged.collect()
 }
 
+/// What the leader had before it asked the others at the same revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstLook {
+    /// Its hash.
+    pub hash: HashKv,
+    /// Whether a hash at that revision can be compared, see [`crate::mvcc::View::is_telling_at`]. Revisions always can.
+    pub is_telling: bool,
+}
+
 /// The leader's regular look: `first` was made before the others were asked at its revision, `second` after that and
 /// after a linearizable read, so that no follower can be ahead of it. The first damage in the list deserves the alarm.
 pub fn compare_with_leader(
     leader: MemberId,
-    first: HashKv,
+    first: FirstLook,
     second: Hashed,
     peers: &[PeerHash],
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut find = |member, kind| findings.push(Finding { member, kind });
+    let FirstLook {
+        hash: first,
+        is_telling,
+    } = first;
     let same_rows = second.hash.hash_revision == first.hash_revision
         && second.hash.compact_revision == first.compact_revision;
-    if same_rows && second.hash.hash != first.hash {
+    if is_telling && same_rows && second.hash.hash != first.hash {
         let second = second.hash;
         find(leader, FindingKind::OwnHashChanged { first, second });
     }
@@ -221,7 +234,8 @@ pub fn compare_with_leader(
                 FindingKind::CompactedBeyondLeader { compacted, leader },
             );
         }
-        if compacted == first.compact_revision && other.hash.hash != first.hash {
+        let same_rows = compacted == first.compact_revision;
+        if is_telling && same_rows && other.hash.hash != first.hash {
             let (look, own, other) = (Look::Everything, first, other.hash);
             find(peer.member, FindingKind::OtherHash { look, own, other });
         }
@@ -338,7 +352,11 @@ mod tests {
 
     #[test]
     fn the_leader_suspects_who_differs_and_itself_if_its_own_data_change() {
-        let (first, leader) = (hash(1, 10, 4), MemberId(1));
+        let leader = MemberId(1);
+        let first = FirstLook {
+            hash: hash(1, 10, 4),
+            is_telling: true,
+        };
         let later = Hashed {
             hash: hash(3, 12, 4),
             newest: Revision(12),
@@ -362,6 +380,22 @@ mod tests {
         };
         assert_eq!(check(again, &[]), [1]);
         assert!(check(later, &[silent(2, HashRefusal::Compacted)]).is_empty());
+    }
+
+    #[test]
+    fn where_no_key_is_left_revisions_are_still_compared() {
+        let first = FirstLook {
+            hash: hash(1, 10, 4),
+            is_telling: false,
+        };
+        let second = Hashed {
+            hash: hash(2, 10, 4),
+            newest: Revision(10),
+        };
+        let check = |peer| damaged(&compare_with_leader(MemberId(1), first, second, &[peer]));
+        assert!(check(peer(2, 10, hash(3, 10, 4))).is_empty(), "no hash");
+        assert_eq!(check(peer(3, 11, hash(1, 10, 4))), [3], "ahead");
+        assert_eq!(check(peer(3, 10, hash(1, 10, 5))), [3], "compacted further");
     }
 
     #[test]

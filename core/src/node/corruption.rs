@@ -16,7 +16,9 @@ use quorate_proto::etcdserverpb as pb;
 
 use super::Node;
 use crate::boundary::{Gathered, Output};
-use crate::corruption::{Agreement, Finding, PeerHash, compare_compaction, compare_with_leader};
+use crate::corruption::{
+    Agreement, Finding, FirstLook, PeerHash, compare_compaction, compare_with_leader,
+};
 use crate::mvcc::HashKv;
 use crate::types::{MemberId, Revision, Ticket, Time};
 
@@ -38,9 +40,9 @@ enum Stage {
     /// Everything: own hash and the others'.
     First,
     /// Everything: the read that makes this member's revision the newest.
-    Reading(Ticket, HashKv, Vec<PeerHash>),
+    Reading(Ticket, FirstLook, Vec<PeerHash>),
     /// Everything: own hash again.
-    Second(HashKv, Vec<PeerHash>),
+    Second(FirstLook, Vec<PeerHash>),
     /// Compactions: the last of the list is asked for, the others are older.
     Compactions(Vec<HashKv>),
 }
@@ -93,13 +95,15 @@ impl Node {
         }
         let stage = std::mem::replace(&mut self.comparisons.stage, Stage::Idle);
         match (stage, gathered.own) {
-            // Where no key is left the hashes of equal members may differ: the next time will show.
-            (Stage::First, Some(Ok(own))) if !self.view().is_telling_at(own.hash.hash_revision) => {
-            }
             (Stage::First, Some(Ok(own))) => {
                 let ticket = Ticket(self.ids.take());
                 self.reads.arrive(self.now, ticket);
-                self.comparisons.stage = Stage::Reading(ticket, own.hash, gathered.peers);
+                let first = FirstLook {
+                    hash: own.hash,
+                    // Where no key is left the hashes of equal members may differ.
+                    is_telling: self.view().is_telling_at(own.hash.hash_revision),
+                };
+                self.comparisons.stage = Stage::Reading(ticket, first, gathered.peers);
             }
             (Stage::Second(first, peers), Some(Ok(second))) => {
                 let leader = self.config.member;

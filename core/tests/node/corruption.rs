@@ -35,15 +35,22 @@ fn compared(everything: bool, compactions: bool) -> Cluster {
 
 /// Ends a member's process and gives its newest key another value in its image, soundly written.
 fn corrupt(cluster: &mut Cluster, id: u64) {
+    alter(cluster, id, |rows| {
+        let newest = rows.last_mut().expect("there are keys");
+        let mut record = KeyValue::decode(newest.key_value.clone()).unwrap();
+        record.value = Bytes::from_static(b"other");
+        newest.key_value = Bytes::from(record.encode_to_vec());
+    });
+}
+
+/// Ends a member's process, changes the rows of its image, soundly written, and starts it again.
+fn alter(cluster: &mut Cluster, id: u64, change: impl FnOnce(&mut Vec<Row>)) {
     cluster.nodes.remove(&id);
     let files = &mut cluster.disks.get_mut(&id).unwrap().files;
     let image = files.open(DATABASE).unwrap().read().unwrap();
     let loaded = checkpoint::load(image).unwrap();
     let mut rows: Vec<Row> = loaded.rows.map(Result::unwrap).collect();
-    let newest = rows.last_mut().expect("there are keys");
-    let mut record = KeyValue::decode(newest.key_value.clone()).unwrap();
-    record.value = Bytes::from_static(b"other");
-    newest.key_value = Bytes::from(record.encode_to_vec());
+    change(&mut rows);
     let contents = loaded.contents;
     let rows = rows.into_iter().map(Ok::<_, ()>);
     let (store, _) =
@@ -58,17 +65,36 @@ fn follower(cluster: &Cluster) -> u64 {
 }
 
 fn compact(cluster: &mut Cluster, revision: i64) -> Result<Response, RequestError> {
-    let ticket = cluster.request(1, |ticket| {
-        let header = Some(pb::RequestHeader {
-            id: ticket,
-            ..Default::default()
+    let physical = true;
+    propose(cluster, |request| {
+        request.compaction = Some(pb::CompactionRequest { revision, physical });
+    })
+}
+
+fn delete_everything(cluster: &mut Cluster) {
+    let deleted = propose(cluster, |request| {
+        request.delete_range = Some(pb::DeleteRangeRequest {
+            key: vec![0].into(),
+            range_end: vec![0].into(),
+            prev_kv: false,
         });
-        let physical = true;
-        let request = pb::InternalRaftRequest {
-            header,
-            compaction: Some(pb::CompactionRequest { revision, physical }),
+    });
+    deleted.unwrap();
+}
+
+fn propose(
+    cluster: &mut Cluster,
+    fill: impl FnOnce(&mut pb::InternalRaftRequest),
+) -> Result<Response, RequestError> {
+    let ticket = cluster.request(1, |ticket| {
+        let mut request = pb::InternalRaftRequest {
+            header: Some(pb::RequestHeader {
+                id: ticket,
+                ..Default::default()
+            }),
             ..Default::default()
         };
+        fill(&mut request);
         Request::Propose(Bytes::from(request.encode_to_vec()))
     });
     cluster.answer(ticket)
@@ -127,6 +153,25 @@ fn the_hash_of_a_compaction_names_the_one_who_leads_with_other_data() {
     let revision = cluster.nodes[&leader].view().revision().0;
     compact(&mut cluster, revision).unwrap();
     wait_for_alarm(&mut cluster, leader);
+}
+
+#[test]
+fn a_follower_that_is_ahead_is_named_although_no_key_is_left() {
+    let mut cluster = compared(true, false);
+    let damaged = follower(&cluster);
+    delete_everything(&mut cluster);
+    let ticket = cluster.request(damaged, |_| Request::Checkpoint);
+    cluster.answer(ticket).unwrap();
+    alter(&mut cluster, damaged, |rows| {
+        let newest = rows.last().expect("tombstones");
+        let again = Row {
+            main: newest.main + 1,
+            sub: 0,
+            ..newest.clone()
+        };
+        rows.push(again);
+    });
+    wait_for_alarm(&mut cluster, damaged);
 }
 
 #[test]
