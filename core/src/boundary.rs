@@ -138,6 +138,9 @@ pub enum Request {
     TransferLeader(Option<MemberId>),
     /// Write a checkpoint now and answer when it is durable (used at shutdown).
     Checkpoint,
+    /// What a checkpoint of the state as it is now would hold, for a backup; nothing is written. Waits for a compaction
+    /// that is under way.
+    Image,
 }
 
 /// A change of the members that an operator asks for.
@@ -210,6 +213,8 @@ pub enum Response {
     LeaderTransferred(MemberId),
     /// The checkpoint is durable at this applied index.
     Checkpointed(Index),
+    /// An image to be; whoever holds it holds off compactions.
+    Image(crate::checkpoint::SharedJob),
 }
 
 /// What a member wants done, in this order.

@@ -13,7 +13,7 @@ use quorate_core::node::Status;
 use quorate_core::types::{ClusterId, MemberId};
 use quorate_core::wal::Metadata;
 use quorate_proto::etcdserverpb as pb;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::auth::Guard;
 use crate::http::Pages;
@@ -115,6 +115,8 @@ pub struct ServerState {
     pub pages: Pages,
     /// Where the checkpoint image lies.
     pub database: PathBuf,
+    /// Whose image is being made: one backup's at a time, since rows are pinned for it.
+    pub(crate) backup_turn: Arc<Semaphore>,
     /// Where traces of calls go, if they are asked for.
     pub spans: Option<Spans>,
     status: watch::Sender<Arc<Status>>,
@@ -187,6 +189,7 @@ impl ServerState {
             metrics,
             pages,
             database,
+            backup_turn: Arc::new(Semaphore::new(1)),
             spans: None,
             status: watch::Sender::new(Arc::new(status.clone())),
             term: AtomicU64::new(0),

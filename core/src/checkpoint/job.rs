@@ -85,8 +85,19 @@ impl Job {
 
     /// Writes it, durably, in place of the one before.
     pub fn write<D: Disk>(&self, disk: &mut D) -> Result<CheckpointDone, CheckpointError> {
-        let rows = rows(|from| self.pin.history(from, SLICE_ROWS));
-        write_checkpoint(disk, &self.contents, rows)
+        write_checkpoint(disk, &self.contents, self.rows())
+    }
+
+    /// Writes its image into an empty file, and hands that back, not yet synced.
+    pub(super) fn write_image<F: DiskFile>(
+        &self,
+        file: F,
+    ) -> Result<(F, Written), CheckpointError> {
+        schema::write(file, &self.contents, self.rows())
+    }
+
+    fn rows(&self) -> impl Iterator<Item = Result<Row, CheckpointError>> {
+        rows(|from| self.pin.history(from, SLICE_ROWS))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The checkpoint: the state at one applied index as etcd's `db` file, replaced as a whole and never changed.
 //!
 //! This module owns the image's format ([`bolt`]), what etcd keeps in it ([`schema`]) and the order in which the
-//! files of a checkpoint reach the disk ([`Job`]). It decides neither when a checkpoint is due nor what is in it.
+//! files of a checkpoint reach the disk ([`Job`]); a backup takes the same image without a disk ([`Job::stream`]). It decides neither when a checkpoint is due nor what is in it.
 //! An image is a function of the state alone: members at the same applied index write the same bytes.
 //!
 //! ```text
@@ -20,6 +20,7 @@ mod job;
 mod json;
 pub mod schema;
 pub mod snap;
+mod stream;
 mod version;
 
 use bytes::Bytes;
@@ -31,6 +32,7 @@ pub use job::{CheckpointDone, CheckpointError, DATABASE, DIRECTORY, Job};
 pub use json::to_go_json;
 pub(crate) use schema::row;
 pub use schema::{AuthContents, Contents, Downgrade, MemberRecord, Rows};
+pub use stream::{Outline, SharedJob};
 pub use version::STORAGE_VERSION;
 
 use crate::disk::{DiskError, DiskFile};

@@ -419,6 +419,7 @@ impl Node {
             }
             Request::TransferLeader(target) => self.on_transfer(ticket, target),
             Request::Checkpoint => self.checkpoints.waiting.push(ticket),
+            Request::Image => self.checkpoints.images.push(ticket),
         }
     }
 

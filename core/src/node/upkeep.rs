@@ -9,6 +9,7 @@ use quorate_proto::membershippb;
 use super::{Node, nanos};
 use crate::apply::State;
 use crate::boundary::{Output, Response, SnapshotRecord};
+use crate::checkpoint::SharedJob;
 use crate::error::RequestError;
 use crate::types::{Index, MemberId, Term, Ticket, Time};
 
@@ -83,6 +84,8 @@ pub(super) struct Checkpoints {
     pub(super) lowered: Option<Index>,
     /// Requests for one.
     pub(super) waiting: Vec<Ticket>,
+    /// Requests for what one would hold.
+    pub(super) images: Vec<Ticket>,
 }
 
 impl Checkpoints {
@@ -96,6 +99,7 @@ impl Checkpoints {
             in_flight: None,
             lowered: None,
             waiting: Vec::new(),
+            images: Vec::new(),
         }
     }
 
@@ -161,6 +165,7 @@ impl Node {
         self.end_patience();
         self.compact_a_slice();
         self.checkpoint_when_due();
+        self.give_images();
         if self.leaving.is_some() {
             return;
         }
@@ -396,6 +401,20 @@ impl Node {
         self.consensus.offer_checkpoint(None);
         self.out
             .push(Output::Checkpoint(Box::new(self.state.checkpoint())));
+    }
+
+    /// An image shows a compaction as done or not begun: one by half would leave rows that belong to neither.
+    fn give_images(&mut self) {
+        if self.checkpoints.images.is_empty()
+            || self.state.store.is_compacting()
+            || self.consensus.is_restoring()
+        {
+            return;
+        }
+        let job = SharedJob::new(self.state.checkpoint());
+        for ticket in std::mem::take(&mut self.checkpoints.images) {
+            self.reply(ticket, Ok(Response::Image(job.clone())));
+        }
     }
 
     /// The image is in place: the log may say so.

@@ -461,6 +461,21 @@ impl Cluster {
         })
     }
 
+    pub(crate) fn compact(&mut self, id: u64, revision: i64, physical: bool) -> u64 {
+        self.request(id, |ticket| {
+            let header = Some(pb::RequestHeader {
+                id: ticket,
+                ..Default::default()
+            });
+            let request = pb::InternalRaftRequest {
+                header,
+                compaction: Some(pb::CompactionRequest { revision, physical }),
+                ..Default::default()
+            };
+            Request::Propose(Bytes::from(request.encode_to_vec()))
+        })
+    }
+
     pub(crate) fn grant(&mut self, id: u64, lease: i64, ttl: i64) -> u64 {
         self.request(id, |ticket| {
             let header = Some(pb::RequestHeader {

@@ -6,6 +6,7 @@ mod alone;
 mod cluster;
 mod corruption;
 mod counts;
+mod images;
 mod members;
 mod memory_disk;
 mod quota;

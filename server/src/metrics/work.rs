@@ -138,6 +138,8 @@ pub struct WorkMetrics {
     /// Those that are under way.
     defragmenting: Gauge,
 
+    /// Bytes of images that clients did not take in time, so that they went through a file.
+    pub backup_spilled: Counter,
     /// How long images took on their way to a client or a member, from when they were asked for.
     pub image_sent: Histogram,
     /// How long it took to store images that came.
@@ -167,6 +169,7 @@ impl Default for WorkMetrics {
             wal_bytes: Counter::default(),
             defragmentation: Histogram::new(FROM_100_MS_TO_410_S),
             defragmenting: Gauge::default(),
+            backup_spilled: Counter::default(),
             image_sent: Histogram::new(FROM_10_MS_TO_655_S),
             image_saved: Histogram::new(FROM_100_MS_TO_51_S),
             image_synced: Histogram::new(FROM_1_MS),

@@ -12,6 +12,7 @@ mod concurrency;
 mod downgrade;
 mod forward;
 mod health;
+mod image;
 mod kv;
 mod leader_watch;
 mod lease;

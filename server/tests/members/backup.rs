@@ -224,6 +224,44 @@ async fn revisions_that_the_backup_never_had_are_compacted() {
 }
 
 #[tokio::test]
+async fn a_client_that_goes_away_in_the_middle_of_a_backup_leaves_nothing_behind() {
+    let member = Member::alone();
+    let mut kv = member.kv().await;
+    for number in 0..24 {
+        let put = pb::PutRequest {
+            key: format!("key{number}").into(),
+            value: vec![number; 1 << 20].into(),
+            ..pb::PutRequest::default()
+        };
+        kv.put(put).await.expect("it serves");
+    }
+    let mut maintenance = member.maintenance().await;
+    let stream = maintenance.snapshot(pb::SnapshotRequest {}).await;
+    let mut stream = stream.expect("it serves").into_inner();
+    let first = stream.message().await.expect("it serves").expect("a blob");
+    assert!(first.remaining_bytes > 20 << 20, "most of it is to come");
+    drop(stream);
+    // It would wait as long as rows are held for the backup.
+    let compact = pb::CompactionRequest {
+        revision: 20,
+        physical: true,
+    };
+    kv.compact(compact).await.expect("nobody holds rows");
+    let stream = maintenance.snapshot(pb::SnapshotRequest {}).await;
+    let mut stream = stream.expect("its turn comes").into_inner();
+    let mut bytes = 0;
+    while let Some(message) = stream.message().await.expect("it serves") {
+        bytes += message.blob.len();
+    }
+    assert!(bytes > 24 << 20);
+    let images = names(&member.data_dir().join("member/snap"));
+    let mut spilled = images
+        .iter()
+        .filter(|path| path.to_string_lossy().contains("db.tmp"));
+    assert_eq!(spilled.next(), None);
+}
+
+#[tokio::test]
 async fn a_bad_backup_is_refused_and_nothing_is_made() {
     let (directory, _) = backup().await;
     let directory = directory.path();

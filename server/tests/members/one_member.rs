@@ -464,6 +464,10 @@ async fn a_snapshot_is_the_image_and_its_digest() {
         .iter()
         .flat_map(|blob| blob.blob.iter().copied())
         .collect();
+    maintenance
+        .defragment(pb::DefragmentRequest {})
+        .await
+        .expect("it is legal");
     let on_disk = std::fs::read(member.data_dir().join("member/snap/db")).expect("it was written");
     assert!(
         bytes == on_disk,

@@ -237,6 +237,11 @@ impl Metrics {
 
     /// What etcd has nothing like.
     fn write_own(&self, gauges: &Gauges, out: &mut Exposition) {
+        out.counter(
+            "quorate_backup_spilled_bytes_total",
+            "Bytes of backups that clients did not take in time, so that they went through a file.",
+            self.work.backup_spilled.value(),
+        );
         out.histogram(
             "quorate_consensus_batch_inputs",
             "Inputs that the node took in one go.",

@@ -151,6 +151,6 @@ fn what_etcd_has_nothing_like_is_on_the_dashboard() {
         .into_iter()
         .filter(|name| name.starts_with("quorate_"))
         .collect();
-    assert_eq!(own.len(), 4);
+    assert_eq!(own.len(), 5);
     assert!(own.is_subset(&asked), "{own:?}");
 }
