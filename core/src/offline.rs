@@ -1,8 +1,9 @@
 //! What is done with an image and a data directory while no member works on them: a backup looked at, a member's first
 //! directory made from one, an image written anew without its holes, another storage version.
 //!
-//! Nothing here changes an image in place, and nothing is written before all of the image that it comes from has been
-//! read and found good. It never asks what is in the directory already: whoever calls decides that.
+//! Nothing here changes an image in place. An image is checked while it is copied, once: one that is no good leaves a
+//! directory that nobody starts on, and whoever called removes it. It never asks what is in the directory already:
+//! whoever calls decides that.
 //!
 //! ```text
 //! restore   member/snap/db, .snap       the backup's state at the index where the new log begins
@@ -47,6 +48,9 @@ pub enum OfflineError {
     /// The new log cannot be written.
     #[error(transparent)]
     Log(#[from] WalError),
+    /// The [`Overseer`] did not let it end.
+    #[error("the backup is not what it should be")]
+    Refused,
 }
 
 /// What is in an image, at a glance.
@@ -101,12 +105,11 @@ pub fn status(image: Bytes) -> Result<Status, ImageError> {
     Ok(status)
 }
 
-/// A backup that was read from end to end, and is good.
+/// A backup whose rows are still to be read.
 #[derive(Debug)]
 pub struct Backup {
     image: Bytes,
-    /// The last revision that has a row.
-    revision: i64,
+    loaded: Loaded,
 }
 
 /// What a restored directory is to be.
@@ -118,31 +121,34 @@ pub struct Plan {
     pub own: Metadata,
     /// Where the log goes.
     pub log: wal::Options,
-    /// How far behind the backup's last revision the new cluster begins. All before counts as compacted then, so that
+    /// Where the new cluster begins, behind the backup's last revision. All before counts as compacted then, so that
     /// no client goes on from what it knows of revisions that the backup never had.
-    pub bump: Option<i64>,
+    pub bumped: Option<Revision>,
+}
+
+/// Who looks after a restore while it goes on.
+pub trait Overseer {
+    /// About so many more bytes of the backup were read.
+    fn on_read(&mut self, bytes: usize);
+
+    /// Whether the directory may become one that a member starts on; asked when all of the backup has been read.
+    fn may_end(&mut self) -> bool;
 }
 
 impl Backup {
-    /// Reads all of it.
-    pub fn open(image: Bytes) -> Result<Self, ImageError> {
-        let opened = Image::open(image.clone())?;
-        opened.check()?;
-        let Loaded { rows, .. } = checkpoint::load(image.clone())?;
-        let mut revision = 0;
-        for row in rows {
-            let row = row?;
-            if !mvcc::is_key_value(&row.key_value) {
-                return Err(no_message(&row));
-            }
-            revision = row.main;
-        }
-        Ok(Self { image, revision })
+    /// Reads everything but the rows; an image of ours must be as it was written.
+    pub fn open(image: Bytes, overseer: &mut impl Overseer) -> Result<Self, ImageError> {
+        let loaded = checkpoint::load_noting(image.clone(), |bytes| overseer.on_read(bytes))?;
+        Ok(Self { image, loaded })
     }
 
-    /// The last revision that has a row.
-    pub fn revision(&self) -> Revision {
-        Revision(self.revision)
+    /// The last revision that has a row. It takes a walk over all of them.
+    pub fn revision(&self) -> Result<Revision, ImageError> {
+        let mut revision = 0;
+        for row in checkpoint::load(self.image.clone())?.rows {
+            revision = row?.main;
+        }
+        Ok(Revision(revision))
     }
 
     /// Writes the data directory: the state is the backup's, the members are the plan's, and the log knows nothing but
@@ -151,11 +157,16 @@ impl Backup {
     /// # Panics
     ///
     /// If the plan has no members.
-    pub fn restore<D: Disk + Clone>(&self, mut disk: D, plan: &Plan) -> Result<(), OfflineError> {
+    pub fn restore<D: Disk + Clone>(
+        self,
+        mut disk: D,
+        plan: &Plan,
+        overseer: &mut impl Overseer,
+    ) -> Result<(), OfflineError> {
         assert!(!plan.members.is_empty(), "a cluster has members");
         let mut members = plan.members.clone();
         members.sort_unstable_by_key(|member| member.id);
-        let Loaded { mut contents, rows } = checkpoint::load(self.image.clone())?;
+        let Loaded { mut contents, rows } = self.loaded;
         let index = members.len() as u64;
         contents.consistent_index = Index(index);
         contents.term = Term(FIRST_TERM);
@@ -165,12 +176,11 @@ impl Backup {
         };
         contents.members.clone_from(&members);
         contents.members_removed.clear();
-        let bumped = plan.bump.map(|bump| self.revision.saturating_add(bump));
-        if let Some(revision) = bumped {
-            contents.scheduled_compact = Some(Revision(revision));
+        if plan.bumped.is_some() {
+            contents.scheduled_compact = plan.bumped;
         }
         // A row without a key: it does nothing but carry the revision.
-        let mark = bumped.map(|main| {
+        let mark = plan.bumped.map(|Revision(main)| {
             Ok(Row {
                 main,
                 sub: 0,
@@ -178,8 +188,19 @@ impl Backup {
                 key_value: Bytes::new(),
             })
         });
-        let rows = rows.map(|row| row.map_err(OfflineError::from)).chain(mark);
+        let check = |row: Result<Row, ImageError>| -> Result<Row, OfflineError> {
+            let row = row?;
+            overseer.on_read(row.key_value.len());
+            if !mvcc::is_key_value(&row.key_value) {
+                return Err(no_message(&row).into());
+            }
+            Ok(row)
+        };
+        let rows = rows.map(check).chain(mark);
         checkpoint::write_checkpoint(&mut disk, &contents, rows)?;
+        if !overseer.may_end() {
+            return Err(OfflineError::Refused);
+        }
         begin_log(disk, plan, &members, contents.conf_state)
     }
 }

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 use quorate_core::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 
 /// The file that etcd locks first.
@@ -119,15 +119,50 @@ impl MmapDisk {
     }
 }
 
-/// All of a file that is only read, wherever it lies: a backup, or the image of a member that does not run.
-pub fn map(file: &File) -> io::Result<Bytes> {
-    if file.metadata()?.len() == 0 {
-        return Ok(Bytes::new()); // There is no map of nothing.
+/// A file that is only read, wherever it lies: a backup, or the image of a member that does not run.
+#[derive(Clone, Debug)]
+pub struct Mapped {
+    /// There is no map of nothing.
+    map: Option<Arc<Mmap>>,
+}
+
+struct Owner(Arc<Mmap>);
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
-    // SAFETY: As for [`MmapFile::read`]; the caller holds a lock that a writer of such a file would have to take, and
-    // nobody changes a backup while it is restored.
-    let map = unsafe { Mmap::map(file) }?;
-    Ok(Bytes::from_owner(map))
+}
+
+impl Mapped {
+    /// Maps all of it.
+    pub fn new(file: &File) -> io::Result<Self> {
+        if file.metadata()?.len() == 0 {
+            return Ok(Self { map: None });
+        }
+        // SAFETY: As for [`MmapFile::read`]; the caller holds a lock that a writer of such a file would have to take,
+        // and nobody changes a backup while it is restored.
+        let map = unsafe { Mmap::map(file) }?;
+        Ok(Self {
+            map: Some(Arc::new(map)),
+        })
+    }
+
+    /// Its content.
+    pub fn bytes(&self) -> Bytes {
+        let owner = self.map.as_ref().map(|map| Owner(Arc::clone(map)));
+        owner.map_or_else(Bytes::new, Bytes::from_owner)
+    }
+
+    /// Gives back the memory of what was read; what is looked at again is read again.
+    pub fn release(&self) {
+        if let Some(map) = &self.map {
+            // SAFETY: The map is shared and of a file that nobody changes: a page that was given back comes with the
+            // same bytes.
+            let released = unsafe { map.unchecked_advise(UncheckedAdvice::DontNeed) };
+            drop(released); // It is only advice.
+        }
+    }
 }
 
 impl Disk for MmapDisk {

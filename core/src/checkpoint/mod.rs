@@ -49,8 +49,13 @@ pub struct Loaded {
 
 /// Reads an image of etcd 3.5 to 3.7 or of ours, which must be as it was written. The rows stay views into `bytes`.
 pub fn load(bytes: Bytes) -> Result<Loaded, ImageError> {
+    load_noting(bytes, |_| {})
+}
+
+/// The same, and says again and again how many more bytes were read.
+pub(crate) fn load_noting(bytes: Bytes, on_read: impl FnMut(usize)) -> Result<Loaded, ImageError> {
     let image = bolt::Image::open(bytes)?;
-    image.check_seal()?;
+    image.check_seal_noting(on_read)?;
     let (contents, rows) = schema::read(&image)?;
     Ok(Loaded { contents, rows })
 }

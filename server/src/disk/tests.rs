@@ -3,6 +3,9 @@
 use std::os::unix::fs::MetadataExt;
 
 use quorate_core::boundary::Write;
+use quorate_core::checkpoint::bolt::MemoryFile;
+use quorate_core::checkpoint::{self, Contents, MemberRecord};
+use quorate_core::offline::{Backup, Overseer, Plan};
 use quorate_core::types::{ClusterId, Index, MemberId, WriteNumber};
 use quorate_core::wal::{Metadata, Options, Wal, recover};
 use quorate_proto::raftpb::Entry;
@@ -200,4 +203,79 @@ fn a_log_is_written_and_recovered_on_real_files() {
     let recovered = recover(disk, options).unwrap();
     assert_eq!(recovered.entries, (1..=200).map(entry).collect::<Vec<_>>());
     assert_eq!((recovered.metadata, recovered.repair), (metadata, None));
+}
+
+#[test]
+fn a_map_whose_memory_was_given_back_shows_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    let content: Vec<u8> = (0..3_000_000_u32).map(|number| number as u8).collect();
+    std::fs::write(&path, &content).unwrap();
+    let mapped = Mapped::new(&File::open(&path).unwrap()).unwrap();
+    let bytes = mapped.bytes();
+    let before = resident_bytes(&path);
+    assert!(bytes == content);
+    assert!(resident_bytes(&path) > before, "what is read takes memory");
+    mapped.release();
+    assert_eq!(resident_bytes(&path), 0);
+    assert!(bytes == content);
+    std::fs::write(&path, b"").unwrap();
+    let empty = Mapped::new(&File::open(&path).unwrap()).unwrap();
+    empty.release();
+    assert!(empty.bytes().is_empty());
+}
+
+/// What maps of a file take of this process's memory.
+fn resident_bytes(path: &Path) -> u64 {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut lines = maps.lines();
+    let mut bytes = 0;
+    while let Some(line) = lines.next() {
+        if !line.ends_with(path.to_str().unwrap()) {
+            continue;
+        }
+        let resident = lines.find(|line| line.starts_with("Rss:")).unwrap();
+        let kilobytes = resident.split_whitespace().nth(1).unwrap();
+        bytes += kilobytes.parse::<u64>().unwrap() * 1024;
+    }
+    bytes
+}
+
+/// Lets a restore end, or not.
+struct Judge(bool);
+
+impl Overseer for Judge {
+    fn on_read(&mut self, _: usize) {}
+
+    fn may_end(&mut self) -> bool {
+        self.0
+    }
+}
+
+#[test]
+fn a_restore_that_may_not_end_leaves_nothing_to_start_on() {
+    for may_end in [false, true] {
+        let (_directory, disk) = disk();
+        let file = MemoryFile::default();
+        let written = checkpoint::write_image(file, &Contents::default(), std::iter::empty());
+        let image = Bytes::from(written.unwrap().0.0);
+        let mut judge = Judge(may_end);
+        let backup = Backup::open(image, &mut judge).unwrap();
+        let plan = Plan {
+            members: vec![MemberRecord {
+                id: MemberId(7),
+                ..MemberRecord::default()
+            }],
+            own: Metadata {
+                member: MemberId(7),
+                cluster: ClusterId(8),
+            },
+            log: Options::default(),
+            bumped: None,
+        };
+        let restored = backup.restore(disk.clone(), &plan, &mut judge);
+        assert_eq!(restored.is_ok(), may_end, "{restored:?}");
+        let logs = disk.list("member/wal").unwrap();
+        assert_eq!(logs.len(), usize::from(may_end), "{logs:?}");
+    }
 }

@@ -9,6 +9,10 @@ use super::{META_BYTES, Meta, PAGE_HEADER, PAGE_SIZE, TXID};
 use crate::checkpoint::ImageError;
 
 const SEAL_BYTES: usize = 16;
+
+/// How much is summed up at a time.
+const PIECE_BYTES: usize = 1 << 20;
+
 const MAGIC: [u8; 8] = *b"quorate\x01";
 
 /// What the pages of an image add up to.
@@ -32,6 +36,11 @@ impl Seal {
 impl Image {
     /// Refuses an image that was sealed and has changed since, though no bbolt has changed it.
     pub fn check_seal(&self) -> Result<(), ImageError> {
+        self.check_seal_noting(|_| {})
+    }
+
+    /// The same, and says after each piece how many bytes were read.
+    pub fn check_seal_noting(&self, mut on_read: impl FnMut(usize)) -> Result<(), ImageError> {
         if self.meta.txid > TXID || self.meta.page_size as usize != PAGE_SIZE {
             return Ok(());
         }
@@ -51,7 +60,12 @@ impl Image {
             }
         }
         let length = usize::try_from(self.length()).expect("the image is in memory");
-        let sum = crc32fast::hash(&self.bytes[2 * PAGE_SIZE..length]);
+        let mut sum = crc32fast::Hasher::new();
+        for piece in self.bytes[2 * PAGE_SIZE..length].chunks(PIECE_BYTES) {
+            sum.update(piece);
+            on_read(piece.len());
+        }
+        let sum = sum.finalize();
         let expected = Seal { sum }.encode();
         if seals.iter().any(|seal| *seal != expected) {
             return Err(changed(0, "the pages are not as they were written"));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quorate_core::checkpoint::DATABASE;
 use quorate_core::disk::{DiskError, DiskErrorKind};
-use quorate_server::disk::{MmapDisk, map};
+use quorate_server::disk::{Mapped, MmapDisk};
 
 use crate::Failure;
 
@@ -34,6 +34,11 @@ pub(crate) fn stat(path: &str) -> Result<(), Failure> {
 
 /// All of a file, once nobody is changing it.
 pub(crate) fn read_image(path: &str, timeout: Option<Duration>) -> Result<Bytes, Failure> {
+    map_image(path, timeout).map(|(_, mapped)| mapped.bytes())
+}
+
+/// The same, for who reads it in pieces.
+pub(crate) fn map_image(path: &str, timeout: Option<Duration>) -> Result<(File, Mapped), Failure> {
     let failed = |error: io::Error| Failure::general(format!("open {path}: {}", words(&error)));
     let file = File::open(path).map_err(failed)?;
     wait(timeout, || match file.try_lock_shared() {
@@ -43,7 +48,8 @@ pub(crate) fn read_image(path: &str, timeout: Option<Duration>) -> Result<Bytes,
     })
     .unwrap_or_else(|| Err(timed_out(path)))?;
     // The lock goes with the file, as the map does: a backup has no writer, and a member replaces its file.
-    map(&file).map_err(failed)
+    let mapped = Mapped::new(&file).map_err(failed)?;
+    Ok((file, mapped))
 }
 
 /// Takes a data directory that has an image, once nobody works on it.

@@ -1,15 +1,20 @@
 //! `snapshot restore`: a backup becomes the first data directory of a member of a new cluster.
 //!
-//! The backup is read to its end before anything is made, so that a bad one leaves nothing behind; what was made before
-//! a disk failed is removed again.
+//! The backup is read once to be copied and, beside that, once for its digest, and is not kept in memory. The directory
+//! becomes one that a member starts on when both have come to their end; what was made of a bad backup, or before a disk
+//! failed, is removed again.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::thread::{Scope, ScopedJoinHandle};
 
 use quorate_core::checkpoint::MemberRecord;
-use quorate_core::offline::{Backup, Plan};
+use quorate_core::offline::{Backup, OfflineError, Overseer, Plan};
+use quorate_core::types::Revision;
 use quorate_core::wal::{self, Metadata};
 use quorate_server::config::{self, ConfigError, Outcome, Url};
-use quorate_server::disk::MmapDisk;
+use quorate_server::disk::{Mapped, MmapDisk};
 use sha2::{Digest as _, Sha256};
 
 use crate::command_line::{Arguments, Flag, Kind};
@@ -20,6 +25,15 @@ const DIGEST_BYTES: usize = 32;
 
 /// An image ends with a sector, so that a rest says that a digest follows.
 const SECTOR_BYTES: usize = 512;
+
+/// How much is read at a time for the digest.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// How much of the backup may be in memory.
+const RELEASE_BYTES: usize = 16 << 20;
+
+/// A restored log begins with a few records. A member that starts on it makes the file as long as it wants it.
+const SEGMENT_BYTES: u64 = 64 << 10;
 
 const fn flag(name: &'static str, kind: Kind, default: &'static str, usage: &'static str) -> Flag {
     Flag {
@@ -115,45 +129,70 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     fields.push(("initial-memory-map-size", map_size));
     log::line("info", "restoring snapshot", &fields);
 
-    let backup = open(file, arguments)?;
-    let bump = match i64::try_from(bump) {
-        Ok(0) => None,
-        Ok(bump) if backup.revision().0.checked_add(bump).is_some() => Some(bump),
-        _ => {
-            return Err(Failure::general(format!(
-                "--bump-revision {bump}: there is no revision that large"
-            )));
+    let source = Source::open(file, arguments)?;
+    std::thread::scope(|threads| {
+        let mut reading = source.read(threads);
+        let restored = restore(&source, &mut reading, arguments, &place, members, own);
+        // A bad digest says more than what it has led to.
+        let restored = reading.check_digest().and(restored);
+        if restored.is_err() {
+            place.clear();
         }
+        restored
+    })?;
+    log::line("info", "restored snapshot", &fields);
+    Ok(())
+}
+
+fn restore(
+    source: &Source,
+    reading: &mut Reading<'_, '_>,
+    arguments: &Arguments,
+    place: &Place,
+    members: Vec<MemberRecord>,
+    own: Metadata,
+) -> Result<(), Failure> {
+    let image = source.mapped.bytes().slice(..source.image_bytes);
+    let backup = Backup::open(image, reading).map_err(|error| damaged(&error))?;
+    let bumped = match arguments.uint("bump-revision") {
+        0 => None,
+        bump => Some(bumped(&backup, bump)?),
     };
-    if let Some(bump) = bump {
-        let latest = backup.revision().0;
-        log::line(
-            "info",
-            "bumping latest revision",
-            &[
-                ("latest-revision", latest.to_string()),
-                ("bump-amount", bump.to_string()),
-                ("new-latest-revision", (latest + bump).to_string()),
-            ],
-        );
-        let revision = [("revision", (latest + bump).to_string())];
-        log::line("info", "marking revision compacted", &revision);
-    }
     let plan = Plan {
         members,
         own,
         log: place.log()?,
-        bump,
+        bumped,
     };
-    let restored = MmapDisk::open(&place.data)
-        .map_err(Failure::general)
-        .and_then(|disk| backup.restore(disk, &plan).map_err(Failure::general));
-    if restored.is_err() {
-        place.clear();
-    }
-    restored?;
-    log::line("info", "restored snapshot", &fields);
-    Ok(())
+    let disk = MmapDisk::open(&place.data).map_err(Failure::general)?;
+    let restored = backup.restore(disk, &plan, reading);
+    restored.map_err(|error| match error {
+        OfflineError::Image(error) => damaged(&error),
+        error => Failure::general(error),
+    })
+}
+
+/// Where the new cluster begins that is `bump` revisions ahead of the backup.
+fn bumped(backup: &Backup, bump: u64) -> Result<Revision, Failure> {
+    let latest = backup.revision().map_err(|error| damaged(&error))?.0;
+    let bumped = i64::try_from(bump).map(|bump| latest.checked_add(bump));
+    let Ok(Some(revision)) = bumped else {
+        return Err(Failure::general(format!(
+            "--bump-revision {bump}: there is no revision that large"
+        )));
+    };
+    log::line(
+        "info",
+        "bumping latest revision",
+        &[
+            ("latest-revision", latest.to_string()),
+            ("bump-amount", bump.to_string()),
+            ("new-latest-revision", revision.to_string()),
+        ],
+    );
+    let fields = [("revision", revision.to_string())];
+    log::line("info", "marking revision compacted", &fields);
+    Ok(Revision(revision))
 }
 
 /// The members of the new cluster, and the one that the directory is for; checked as a starting member checks them.
@@ -215,7 +254,10 @@ impl Place {
 
     fn log(&self) -> Result<wal::Options, Failure> {
         if self.log.starts_with(&self.data) && self.log.ends_with("member/wal") {
-            return Ok(wal::Options::default());
+            return Ok(wal::Options {
+                segment_bytes: SEGMENT_BYTES,
+                ..wal::Options::default()
+            });
         }
         let absolute = std::path::absolute(&self.log).map_err(Failure::general)?;
         let directory = absolute.to_str().ok_or_else(|| {
@@ -223,7 +265,7 @@ impl Place {
         })?;
         Ok(wal::Options {
             directory: directory.to_owned(),
-            ..wal::Options::default()
+            segment_bytes: SEGMENT_BYTES,
         })
     }
 
@@ -256,48 +298,117 @@ fn beside(log: &Path) -> PathBuf {
     name.into()
 }
 
-/// The backup, if it is sound, and if the digest behind it says so. Each is a pass over all of it, and they go side by
-/// side.
-fn open(file: &str, arguments: &Arguments) -> Result<Backup, Failure> {
-    let whole = files::read_image(file, arguments.timeout())?;
-    if whole.len() < DIGEST_BYTES {
-        return Err(Failure::general(format!("seek {file}: invalid argument")));
-    }
-    let has_digest = whole.len() % SECTOR_BYTES == DIGEST_BYTES;
-    let end = if has_digest {
-        whole.len() - DIGEST_BYTES
-    } else {
-        whole.len()
-    };
-    let image = whole.slice(..end);
-    let open = |image| Backup::open(image).map_err(|error| damaged(&error));
-    if arguments.is_set("skip-hash-check") {
-        return open(image);
-    }
-    if !has_digest {
-        return Err(Failure::general(
-            "snapshot missing hash but --skip-hash-check=false",
-        ));
-    }
-    std::thread::scope(|threads| {
-        let digest = threads.spawn(|| check_digest(&whole[..end], &whole[end..]));
-        let backup = open(image);
-        // A bad digest says more than what it has led to.
-        digest.join().expect("to compute a digest cannot fail")?;
-        backup
-    })
+/// A backup's file.
+struct Source {
+    file: File,
+    mapped: Mapped,
+    /// Without the digest behind it.
+    image_bytes: usize,
+    /// The digest, if it is to be checked.
+    digest: Option<Vec<u8>>,
 }
 
-fn check_digest(image: &[u8], expected: &[u8]) -> Result<(), Failure> {
-    let found = Sha256::digest(image);
-    if expected != &found[..] {
-        return Err(Failure::general(format!(
-            "expected sha256 {}, got {}",
-            numbers(expected),
-            numbers(&found)
-        )));
+impl Source {
+    fn open(path: &str, arguments: &Arguments) -> Result<Self, Failure> {
+        let (file, mapped) = files::map_image(path, arguments.timeout())?;
+        let whole = mapped.bytes();
+        if whole.len() < DIGEST_BYTES {
+            return Err(Failure::general(format!("seek {path}: invalid argument")));
+        }
+        let has_digest = whole.len() % SECTOR_BYTES == DIGEST_BYTES;
+        let is_skipped = arguments.is_set("skip-hash-check");
+        if !has_digest && !is_skipped {
+            return Err(Failure::general(
+                "snapshot missing hash but --skip-hash-check=false",
+            ));
+        }
+        let image_bytes = if has_digest {
+            whole.len() - DIGEST_BYTES
+        } else {
+            whole.len()
+        };
+        Ok(Self {
+            file,
+            mapped,
+            image_bytes,
+            digest: (!is_skipped).then(|| whole[image_bytes..].to_vec()),
+        })
     }
-    Ok(())
+
+    /// Begins to read it.
+    fn read<'scope, 'env>(
+        &'env self,
+        threads: &'scope Scope<'scope, 'env>,
+    ) -> Reading<'scope, 'env> {
+        let digest = self.digest.as_ref();
+        let check = |digest: &'env Vec<u8>| threads.spawn(move || self.check_digest(digest));
+        Reading {
+            mapped: &self.mapped,
+            unreleased: 0,
+            digest: digest.map(check),
+            failure: None,
+        }
+    }
+
+    /// Reads the file and not the map, so that what it has seen takes no memory.
+    fn check_digest(&self, expected: &[u8]) -> Result<(), Failure> {
+        let mut sum = Sha256::new();
+        let mut piece = vec![0; PIECE_BYTES];
+        let mut at = 0;
+        while at < self.image_bytes {
+            let length = (self.image_bytes - at).min(PIECE_BYTES);
+            let read = self.file.read_exact_at(&mut piece[..length], at as u64);
+            read.map_err(Failure::general)?;
+            sum.update(&piece[..length]);
+            at += length;
+        }
+        let found = sum.finalize();
+        if expected != &found[..] {
+            return Err(Failure::general(format!(
+                "expected sha256 {}, got {}",
+                numbers(expected),
+                numbers(&found)
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// A backup that is being read.
+struct Reading<'scope, 'env> {
+    mapped: &'env Mapped,
+    /// Bytes read since memory was given back.
+    unreleased: usize,
+    /// Who computes the digest.
+    digest: Option<ScopedJoinHandle<'scope, Result<(), Failure>>>,
+    /// What that came to, if it is bad.
+    failure: Option<Failure>,
+}
+
+impl Reading<'_, '_> {
+    /// Waits for the digest; its failure is told once.
+    fn check_digest(&mut self) -> Result<(), Failure> {
+        self.may_end();
+        self.failure.take().map_or(Ok(()), Err)
+    }
+}
+
+impl Overseer for Reading<'_, '_> {
+    fn on_read(&mut self, bytes: usize) {
+        self.unreleased += bytes;
+        if self.unreleased >= RELEASE_BYTES {
+            self.unreleased = 0;
+            self.mapped.release();
+        }
+    }
+
+    fn may_end(&mut self) -> bool {
+        if let Some(digest) = self.digest.take() {
+            let checked = digest.join().expect("to compute a digest cannot fail");
+            self.failure = checked.err();
+        }
+        self.failure.is_none()
+    }
 }
 
 /// Bytes as Go prints a slice of them.
