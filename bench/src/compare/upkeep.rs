@@ -142,44 +142,57 @@ fn push(what: &str, whose: &str, costs: &[Vec<Cost>; 2], rows: &mut Vec<Row>) {
     });
 }
 
-/// Puts by themselves, and while backups are taken one after the other: each begins with a checkpoint of everything.
+/// What goes on beside puts, again and again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    Nothing,
+    /// The call `Hash`: Quorate writes a checkpoint for it, etcd reads all of its file.
+    Checkpoints,
+    Backups,
+}
+
+const BESIDE: [(Beside, &str); 3] = [
+    (Beside::Nothing, ""),
+    (Beside::Checkpoints, " while checkpoints are written"),
+    (Beside::Backups, " while backups are taken"),
+];
+
+/// Puts by themselves and beside other work, in rounds that alternate: the disk is not the same from one minute to the
+/// next.
 fn puts(options: &super::Options, sides: &[Side<'_>], rows: &mut Vec<Row>) -> Result<(), String> {
-    for is_saving in [false, true] {
-        let mut figures = [Vec::new(), Vec::new()];
-        for _ in 0..options.rounds {
-            for (of, side) in figures.iter_mut().zip(sides) {
-                of.push(puts_beside_backups(options, side, is_saving)?);
+    let mut figures = BESIDE.map(|_| [Vec::new(), Vec::new()]);
+    for _ in 0..options.rounds {
+        for (of_both, (beside, _)) in figures.iter_mut().zip(BESIDE) {
+            for (of, side) in of_both.iter_mut().zip(sides) {
+                of.push(puts_beside(options, side, beside)?);
             }
         }
-        let [ours, etcd] = figures.map(|rounds| super::median(&rounds));
-        let beside = if is_saving {
-            " while backups are taken"
-        } else {
-            ""
-        };
-        super::push_rows(
-            &format!("put, {IN_FLIGHT} in flight{beside}"),
-            ours,
-            etcd,
-            rows,
-        );
+    }
+    for (of_both, (_, name)) in figures.iter().zip(BESIDE) {
+        let [ours, etcd] = of_both.each_ref().map(|rounds| super::median(rounds));
+        let what = format!("put, {IN_FLIGHT} in flight{name}");
+        super::push_rows(&what, ours, etcd, rows);
     }
     Ok(())
 }
 
-fn puts_beside_backups(
+fn puts_beside(
     options: &super::Options,
     side: &Side<'_>,
-    is_saving: bool,
+    beside: Beside,
 ) -> Result<Figures, String> {
-    let is_over = AtomicBool::new(!is_saving);
+    let is_over = AtomicBool::new(beside == Beside::Nothing);
     std::thread::scope(|scope| {
         let saver = scope.spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread();
             let runtime = { runtime }.enable_all().build();
             let runtime = runtime.map_err(|error| error.to_string())?;
             while !is_over.load(Ordering::Relaxed) {
-                runtime.block_on(save(side))?;
+                if beside == Beside::Backups {
+                    runtime.block_on(save(side))?;
+                } else {
+                    runtime.block_on(hash(side))?;
+                }
             }
             Ok::<_, String>(())
         });
@@ -216,6 +229,18 @@ async fn save(side: &Side<'_>) -> Result<Cost, String> {
         seconds: began.elapsed().as_secs_f64(),
         megabytes: process::peak_bytes(process) as f64 / 1e6,
     })
+}
+
+/// The hash of everything.
+async fn hash(side: &Side<'_>) -> Result<(), String> {
+    let fail = |error: &dyn std::fmt::Display| format!("{}: hash: {error}", side.subject.name);
+    let url = side.subject.cluster.client_urls()[0].clone();
+    let client = MaintenanceClient::connect(url).await;
+    let hash = client
+        .map_err(|error| fail(&error))?
+        .hash(pb::HashRequest {})
+        .await;
+    hash.map(drop).map_err(|error| fail(&error))
 }
 
 /// A data directory from the last backup.
