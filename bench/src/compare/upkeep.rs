@@ -86,6 +86,9 @@ async fn measure_all(options: &Options, directory: &Path) -> Result<Vec<Row>, St
     }
     let mut rows = Vec::new();
     puts(common, &sides, &mut rows)?;
+    for side in &sides {
+        forget_history(side).await?;
+    }
     let mut saves = [Vec::new(), Vec::new()];
     let mut restores = [Vec::new(), Vec::new()];
     let mut joins = [Vec::new(), Vec::new()];
@@ -122,6 +125,25 @@ async fn measure_all(options: &Options, directory: &Path) -> Result<Vec<Row>, St
         &mut rows,
     );
     Ok(rows)
+}
+
+/// Leaves nothing but the keys: the faster server has taken more puts by now, and would have more to carry.
+async fn forget_history(side: &Side<'_>) -> Result<(), String> {
+    let fail = |error: &dyn std::fmt::Display| format!("{}: compact: {error}", side.subject.name);
+    let url = side.subject.cluster.client_urls()[0].clone();
+    let client = KvClient::connect(url.clone()).await;
+    let mut kv = client.map_err(|error| fail(&error))?;
+    let client = MaintenanceClient::connect(url).await;
+    let mut maintenance = client.map_err(|error| fail(&error))?;
+    let status = maintenance.status(pb::StatusRequest {}).await;
+    let header = status.map_err(|error| fail(&error))?.into_inner().header;
+    let compact = pb::CompactionRequest {
+        revision: header.unwrap_or_default().revision,
+        physical: true,
+    };
+    kv.compact(compact).await.map_err(|error| fail(&error))?;
+    let freed = maintenance.defragment(pb::DefragmentRequest {}).await;
+    freed.map(drop).map_err(|error| fail(&error))
 }
 
 /// Two rows: the time, and the peak of whose memory counts.
