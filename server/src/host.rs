@@ -10,9 +10,13 @@
 //! same work runs in simulated time.
 
 #[cfg(not(madsim))]
-pub(crate) use self::real::{Movable, Runtime, Thread, entropy, exit, start_worker};
+pub(crate) use self::real::{
+    Movable, Runtime, Thread, entropy, exit, start_background, start_worker,
+};
 #[cfg(madsim)]
-pub(crate) use self::simulated::{Movable, Runtime, Thread, entropy, exit, start_worker};
+pub(crate) use self::simulated::{
+    Movable, Runtime, Thread, entropy, exit, start_background, start_worker,
+};
 
 use std::time::Instant;
 
@@ -22,6 +26,9 @@ use quorate_core::disk::Disk;
 pub(crate) trait Worker: Movable + 'static {
     /// What waits in its queue.
     type Item: Send + 'static;
+
+    /// Whether nobody waits for it who could notice: all other threads go first where processors are short.
+    const IN_BACKGROUND: bool = false;
 
     /// When it works although nothing has arrived.
     fn deadline(&self) -> Option<Instant> {
@@ -51,6 +58,10 @@ mod real {
     use super::Worker;
     use crate::driver::queue::Queue;
 
+    /// How nice threads in the background are. On Linux this concerns the thread alone.
+    #[cfg(target_os = "linux")]
+    const NICE: i32 = 10;
+
     /// What may go to another thread.
     pub(crate) trait Movable: Send {}
 
@@ -74,6 +85,31 @@ mod real {
         }
     }
 
+    /// Lets all threads of usual priority go first. It gets a tenth of a processor beside one of them, so that what it
+    /// holds of the store's lock, for some hundred rows at a time, is not held for long.
+    fn yield_to_others() {
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::process::{getpriority_process, setpriority_process};
+            // A process that was started nicer than that stays as it is.
+            let is_usual = getpriority_process(None).is_ok_and(|nice| nice < NICE);
+            if is_usual && let Err(error) = setpriority_process(None, NICE) {
+                warn!(%error, "a thread keeps its priority");
+            }
+        }
+    }
+
+    /// Starts a thread for one piece of work beside everything else.
+    pub(crate) fn start_background(
+        name: &str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> io::Result<Thread> {
+        Thread::start(name, move || {
+            yield_to_others();
+            body();
+        })
+    }
+
     /// Starts a thread that works off a queue until it is closed.
     pub(crate) fn start_worker<W: Worker>(
         name: &str,
@@ -81,6 +117,9 @@ mod real {
         mut worker: W,
     ) -> io::Result<Thread> {
         Thread::start(name, move || {
+            if W::IN_BACKGROUND {
+                yield_to_others();
+            }
             let mut batch = Vec::new();
             while queue.take(&mut batch, worker.deadline()) {
                 worker.work(&mut batch);
@@ -171,6 +210,14 @@ mod simulated {
             worker.end();
         });
         Ok(Thread(task))
+    }
+
+    /// Starts a task for one piece of work.
+    pub(crate) fn start_background(
+        _name: &str,
+        body: impl FnOnce() + 'static,
+    ) -> io::Result<Thread> {
+        Ok(Thread(tokio::task::spawn_local(async move { body() })))
     }
 
     /// A core's place among the tasks.

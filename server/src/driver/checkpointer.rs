@@ -44,6 +44,8 @@ pub(crate) struct Checkpointer<D> {
 impl<D: SharedDisk> Worker for Checkpointer<D> {
     type Item = Work;
 
+    const IN_BACKGROUND: bool = true;
+
     fn work(&mut self, batch: &mut Vec<Work>) {
         for work in batch.drain(..) {
             match work {

@@ -22,6 +22,7 @@ use tonic::Status;
 use super::image::{PATIENCE, Piece, Taker, image};
 use super::leader_watch::ResponseStream;
 use super::{mismatch, status};
+use crate::host;
 use crate::io::core;
 use crate::metrics::Metrics;
 use crate::state::ServerState;
@@ -77,10 +78,11 @@ pub(super) async fn blobs(
         PATIENCE,
         Arc::clone(&state.metrics),
     );
-    tokio::task::spawn_blocking(move || {
+    let started = host::start_background("backup", move || {
         maker.run();
         drop(turn);
     });
+    started.map_err(|error| unmade(&error.to_string()))?;
     let sending = Sending {
         taker,
         pages: Bytes::new(),

@@ -117,3 +117,43 @@ async fn memory_is_locked_where_that_is_permitted_and_a_limit_ends_the_start() {
         memory(&member, "VmRSS")
     );
 }
+
+/// How nice the member's threads of this name are.
+fn niceness(member: &Member, name: &str) -> Vec<i32> {
+    let threads = format!("/proc/{}/task", member.process_id());
+    let threads = std::fs::read_dir(threads).expect("it runs");
+    let mut found = Vec::new();
+    for thread in threads {
+        let stat = thread.expect("listed").path().join("stat");
+        // A thread may have ended.
+        let stat = std::fs::read_to_string(stat).unwrap_or_default();
+        let (before, after) = stat.split_once(") ").unwrap_or_default();
+        if before.ends_with(&format!("({name}")) {
+            // The 19th field of all; the name is the second.
+            let nice = after.split(' ').nth(16).expect("it has the field");
+            found.push(nice.parse().expect("a number"));
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn checkpoints_and_backups_let_all_other_threads_go_first() {
+    let member = Member::alone();
+    let mut kv = member.kv().await;
+    for number in 0..24 {
+        let value = vec![number; 1 << 20].into();
+        let put = pb::PutRequest { value, ..put("k") };
+        kv.put(put).await.expect("it is legal");
+    }
+    let mut maintenance = member.maintenance().await;
+    let stream = maintenance.snapshot(pb::SnapshotRequest {}).await;
+    let mut stream = stream.expect("it is legal").into_inner();
+    // The backup waits for who does not go on reading.
+    stream.message().await.expect("it serves");
+    assert_eq!(niceness(&member, "backup"), [10]);
+    assert_eq!(niceness(&member, "checkpoints"), [10]);
+    for usual in ["consensus", "log", "io-0"] {
+        assert!(niceness(&member, usual)[0] < 10, "{usual}");
+    }
+}
