@@ -29,7 +29,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use quorate_proto::raftpb;
 use raft::eraftpb;
-use raft::{RawNode, ReadOnlyOption, StateRole};
+use raft::{ProgressState, RawNode, ReadOnlyOption, StateRole};
 
 pub use convert::ConvertError;
 use log::Log;
@@ -217,21 +217,24 @@ impl Consensus {
         voters.len() == 1 && voters.contains(self.member)
     }
 
-    /// The voter other than this member whose log is the longest, as this leader knows it.
+    /// The voter other than this member that can be reached and whose log is the longest, as this leader knows it.
     pub(crate) fn best_successor(&self) -> Option<MemberId> {
         let prs = self.raw.raft.prs();
         let voters = prs.conf().voters();
-        let mut best: Option<(u64, u64)> = None;
+        let mut best: Option<(bool, u64, u64)> = None;
         for (&id, progress) in prs
             .iter()
             .filter(|&(&id, _)| id != self.member && voters.contains(id))
         {
+            // Who has gone counts as active for an election timeout; one that could not be reached is only probed.
             // The id decides between equals, so that the choice does not depend on the order of a map.
-            if progress.recent_active && best.is_none_or(|found| (progress.matched, id) > found) {
-                best = Some((progress.matched, id));
+            let is_reached = progress.state == ProgressState::Replicate;
+            let rank = (is_reached, progress.matched, id);
+            if progress.recent_active && best.is_none_or(|found| rank > found) {
+                best = Some(rank);
             }
         }
-        best.map(|(_, id)| MemberId(id))
+        best.map(|(_, _, id)| MemberId(id))
     }
 
     pub(crate) fn is_voter(&self, member: MemberId) -> bool {

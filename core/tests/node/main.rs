@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
-use quorate_core::boundary::{Request, Response};
+use quorate_core::boundary::{Input, Request, Response};
 use quorate_core::lease;
 use quorate_core::node::{LogContents, Node, Recovered};
 use quorate_core::{Index, LeaseId, MemberId, RequestError, Term};
@@ -138,6 +138,23 @@ fn leadership_is_handed_over_on_request() {
     assert_eq!(
         cluster.answer(stranger),
         Err(RequestError::BadLeaderTransferee)
+    );
+}
+
+#[test]
+fn leadership_is_not_handed_over_to_a_member_that_has_just_gone() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.leader();
+    // Of two equals it would be this one.
+    let others = cluster.nodes.keys().filter(|id| **id != leader);
+    let gone = *others.max().expect("there are two");
+    cluster.nodes.remove(&gone);
+    cluster.handle(leader, Input::Unreachable(MemberId(gone)));
+    let ticket = cluster.request(leader, |_| Request::TransferLeader(None));
+    let stays = MemberId(6 - leader - gone);
+    assert_eq!(
+        cluster.answer(ticket),
+        Ok(Response::LeaderTransferred(stays))
     );
 }
 
