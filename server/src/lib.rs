@@ -39,6 +39,10 @@ mod member;
 #[cfg(not(madsim))]
 pub mod memory;
 pub mod metrics;
+#[cfg(all(test, not(madsim)))]
+#[path = "../tests/members/name_server.rs"]
+#[expect(dead_code, reason = "tests with real processes want more of it")]
+mod name_server;
 #[cfg(not(madsim))]
 mod notify;
 mod peer;

@@ -124,8 +124,13 @@ impl Client {
 
     /// A client of one of this client's endpoints alone, or of another one, with the same settings.
     pub fn with_endpoint(&self, endpoint: Endpoint) -> Result<Self, ClientError> {
+        self.with_endpoints(vec![endpoint])
+    }
+
+    /// A client of other endpoints, with the same settings and no connections yet.
+    pub fn with_endpoints(&self, endpoints: Vec<Endpoint>) -> Result<Self, ClientError> {
         Self::new(Config {
-            endpoints: vec![endpoint],
+            endpoints,
             ..self.config.clone()
         })
     }
@@ -508,13 +513,19 @@ impl Client {
         Err(last.map_or(ClientError::NoEndpoints, ClientError::Connect))
     }
 
+    /// The next call goes to the next endpoint, though nothing is wrong with the connection to this one.
+    pub fn go_on(&self) {
+        self.current.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The connection to an endpoint is of no use: the next call goes to the next endpoint, over a new one.
     pub async fn give_up(&self, number: usize) {
         *self.connections[number].lock().await = None;
-        let next = (number + 1) % self.config.endpoints.len();
+        let (count, order) = (self.config.endpoints.len(), Ordering::Relaxed);
         // Somebody else may have gone on already.
-        let (order, current) = (Ordering::Relaxed, &self.current);
-        let _ = current.compare_exchange(number, next, order, order);
+        let _ = self.current.fetch_update(order, order, |current| {
+            (current % count == number).then_some((number + 1) % count)
+        });
     }
 }
 

@@ -276,6 +276,9 @@ async fn only_listed_names_are_let_in() {
         };
         let met = meet_by(&server, &client).await;
         assert_eq!(met.is_ok(), is_let_in, "{cns:?} {hosts:?}: {met:?}");
+        if let Err(refused) = met {
+            assert_eq!(reason(&refused), "remote error: tls: bad certificate");
+        }
     }
 }
 

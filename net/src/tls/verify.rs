@@ -65,9 +65,8 @@ impl Rules {
             hosts.any(|host| peer.is_for_host(host))
         };
         if !is_allowed {
-            return Err(Error::General(
-                "client certificate authentication failed".to_owned(),
-            ));
+            // The error whose alert is Go's, a bad certificate; where it is for a host, its words name that.
+            return Err(CertificateError::NotValidForName.into());
         }
         let Some(revoked) = &self.revoked else {
             return Ok(());
@@ -242,7 +241,11 @@ impl ServerCertVerifier for ServerVerifier {
             let certificate =
                 PeerCertificate::parse(end_entity).ok_or(CertificateError::BadEncoding)?;
             if !certificate.is_for_host(&server_name.to_str()) {
-                return Err(CertificateError::NotValidForName.into());
+                let wrong = CertificateError::NotValidForNameContext {
+                    expected: server_name.to_owned(),
+                    presented: certificate.dns_names,
+                };
+                return Err(wrong.into());
             }
         } else {
             let chains = self

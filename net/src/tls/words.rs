@@ -21,6 +21,9 @@ fn of_rustls(error: &Error) -> String {
         Error::InvalidCertificate(CertificateError::Revoked) => {
             "transport: certificate revoked".to_owned()
         }
+        Error::InvalidCertificate(CertificateError::NotValidForName) => {
+            "client certificate authentication failed".to_owned()
+        }
         Error::InvalidCertificate(wrong) => {
             format!(
                 "tls: failed to verify certificate: x509: {}",
@@ -101,6 +104,10 @@ mod tests {
         assert_eq!(
             words(Error::AlertReceived(AlertDescription::UnknownCA)),
             "remote error: tls: unknown certificate authority"
+        );
+        assert_eq!(
+            words(CertificateError::NotValidForName.into()),
+            "client certificate authentication failed"
         );
         assert_eq!(
             words(Error::NoCertificatesPresented),

@@ -188,15 +188,10 @@ fn with_port(host: &str, port: u16) -> String {
 }
 
 #[cfg(test)]
-#[path = "../../tests/members/name_server.rs"]
-#[expect(dead_code, reason = "tests with real processes want more of it")]
-mod name_server;
-
-#[cfg(test)]
 mod tests {
-    use super::name_server::Zone;
     use super::*;
     use crate::config::{Outcome, parse};
+    use crate::name_server::Zone;
 
     /// A member `m1` with these flags, and what DNS says to it.
     async fn found(zone: Zone, flags: &str) -> Result<Config, String> {

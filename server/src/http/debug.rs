@@ -54,12 +54,12 @@ const PROFILES: [(&str, &str); 11] = [
 ];
 
 /// Whether a path is answered here.
-pub(super) fn owns(path: &str) -> bool {
+pub(crate) fn owns(path: &str) -> bool {
     path.starts_with(PREFIX) || Some(path) == PREFIX.strip_suffix('/')
 }
 
 /// The answer to a path that [`owns`] takes, in a process that was called like this.
-pub(super) async fn answer<B>(request: &Request<B>, arguments: &[String]) -> Answer {
+pub(crate) async fn answer<B>(request: &Request<B>, arguments: &[String]) -> Answer {
     let Some(name) = request.uri().path().strip_prefix(PREFIX) else {
         return to_index();
     };

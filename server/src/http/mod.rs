@@ -12,7 +12,7 @@
 //! The metrics surface skips all but the last step, as in etcd.
 
 #[cfg(not(madsim))]
-mod debug;
+pub(crate) mod debug;
 pub mod gateway;
 mod health;
 mod query;
@@ -76,7 +76,7 @@ struct Shared {
 }
 
 /// What goes back.
-type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Full<Bytes>>;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const ALL: &str = "*";

@@ -86,6 +86,27 @@ impl Values {
     }
 }
 
+/// The words without the command's name, which may come after some of its flags; none if it is another command or
+/// none. As cobra, which does not know the flags yet: a word behind a flag without `=` is that flag's value.
+pub(super) fn without_command(words: &[String], command: &str) -> Option<Vec<String>> {
+    let mut number = 0;
+    loop {
+        let word = words.get(number)?;
+        match word.strip_prefix('-') {
+            None if word == command => break,
+            None if word.is_empty() => number += 1,
+            None => return None,
+            Some("-") => return None,
+            Some("-help" | "h") => number += 1,
+            Some(flag) if flag.contains('=') => number += 1,
+            // More than one letter behind one dash are switches.
+            Some(flag) if !flag.starts_with('-') && flag.len() != 1 => number += 1,
+            Some(_) => number += 2,
+        }
+    }
+    Some([&words[..number], &words[number + 1..]].concat())
+}
+
 /// Reads what follows the command's name.
 pub(super) fn parse(title: &str, flags: &'static [Flag], words: &[String]) -> Parsed {
     let mut values: BTreeMap<_, _> = flags
@@ -253,6 +274,26 @@ mod tests {
         assert!(given.is_set("insecure") && !values("--insecure=false").is_set("insecure"));
         let delay = values("--retry-delay 1m30s").duration("retry-delay");
         assert_eq!(delay, Duration::from_secs(90));
+    }
+
+    #[test]
+    fn flags_may_stand_before_the_command() {
+        let without = |line: &str| {
+            let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+            without_command(&words, "start").map(|words| words.join(" "))
+        };
+        for (line, expected) in [
+            ("start --count 1", Some("--count 1")),
+            ("--count=1 start --insecure", Some("--count=1 --insecure")),
+            ("--count 1 start", Some("--count 1")),
+            ("--help start", Some("--help")),
+            ("--insecure start", None),
+            ("stop start", None),
+            ("-- start", None),
+            ("", None),
+        ] {
+            assert_eq!(without(line).as_deref(), expected, "{line}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tracing::{info, warn};
 
 use super::flags::{Flag, Kind, Values, flag};
-use super::log_to_stderr;
+use super::{discovery, log_to_stderr};
 use crate::config::{LogLevel, duration_text};
 use crate::notify;
 
@@ -84,7 +84,6 @@ struct Remote {
 #[derive(Debug)]
 struct Remotes {
     all: Vec<Remote>,
-    /// Counts the connections that were given an endpoint.
     /// The number of the next one; held while somebody looks for one that is active, so that nobody is skipped.
     picked: Mutex<usize>,
     retry_delay: Duration,
@@ -93,15 +92,13 @@ struct Remotes {
 /// Runs until the process is ended.
 pub(super) fn run(values: &Values, arguments: &[String]) -> Result<(), String> {
     log_to_stderr(LogLevel::Info, arguments)?;
-    if !values.text("discovery-srv").is_empty() {
-        return Err("--discovery-srv is not supported yet by this version".to_owned());
-    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
     let listen = values.text("listen-addr");
-    let endpoints: Vec<_> = values
-        .list("endpoints")
-        .iter()
-        .map(|endpoint| address(endpoint))
-        .collect();
+    let found = runtime.block_on(discovery::endpoints(values))?;
+    let endpoints: Vec<_> = found.iter().map(|endpoint| address(endpoint)).collect();
     check(listen, &endpoints)?;
     let remotes = Arc::new(Remotes {
         all: endpoints.into_iter().map(Remote::new).collect(),
@@ -111,10 +108,6 @@ pub(super) fn run(values: &Values, arguments: &[String]) -> Result<(), String> {
             delay => delay,
         },
     });
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| error.to_string())?;
     let served = runtime.block_on(serve(listen, remotes));
     served.map_err(|error| format!("listen tcp {listen}: {error}"))
 }

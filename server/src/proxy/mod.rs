@@ -8,6 +8,7 @@
 //!   clients ─► grpc-proxy (calls; watches and renewals are shared)      ─► members
 //! ```
 
+mod discovery;
 mod flags;
 mod gateway;
 mod grpc;
@@ -48,12 +49,12 @@ const GROUPS: [Group; 2] = [
 pub fn run(arguments: &[String]) -> Option<ExitCode> {
     let name = arguments.get(1)?;
     let group = GROUPS.iter().find(|group| group.name == name)?;
-    if arguments.get(2).map(String::as_str) != Some("start") {
+    let Some(words) = flags::without_command(&arguments[2..], "start") else {
         print!("{}", group_help(group));
         return Some(ExitCode::SUCCESS);
-    }
+    };
     let title = format!("{} start", group.name);
-    let values = match flags::parse(&title, group.flags, &arguments[3..]) {
+    let values = match flags::parse(&title, group.flags, &words) {
         Parsed::Values(values) => values,
         Parsed::Help(usage) => {
             print!("{}\n\n{usage}", group.start_about);

@@ -1,10 +1,13 @@
 //! `quorate gateway start` between real clients and real members.
 
+use std::net::Ipv4Addr;
+
 use quorate_net::grpc::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb as pb;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
+use crate::name_server::{Zone, in_own_network};
 use crate::ports::free_port;
 use crate::support::{Member, Proxy};
 
@@ -56,4 +59,37 @@ async fn an_endpoint_that_refuses_is_left_alone_until_it_takes_connections_again
         first,
         "the other one is still away"
     );
+}
+
+#[test]
+fn dns_lists_the_members() {
+    in_own_network("gateway::with_dns_of_its_own");
+}
+
+#[tokio::test]
+#[ignore = "it needs a network of its own, which another test gives it"]
+async fn with_dns_of_its_own() {
+    let member = Member::alone();
+    let address = member.client_address();
+    let (_, port) = address.rsplit_once(':').expect("it has a port");
+    let port = port.parse().expect("a port");
+    Zone::default()
+        .service(
+            "_etcd-client._tcp.cluster.test.",
+            0,
+            "m1.cluster.test.",
+            port,
+        )
+        .host("m1.cluster.test.", Ipv4Addr::LOCALHOST)
+        .serve("127.0.0.1:53");
+    let by_dns = ["--discovery-srv", "cluster.test"];
+    let trusting = [&by_dns[..], &["--insecure-discovery"]].concat();
+    let gateway = Proxy::start("gateway", &trusting, READY);
+    let known = answers(&gateway).await;
+    let proxy = Proxy::start("grpc-proxy", &trusting, "started gRPC proxy");
+    assert_eq!(answers(&proxy).await, known);
+    // What is not secure is not used: the default endpoint counts.
+    let careful = Proxy::start("gateway", &by_dns, READY);
+    careful.wait_for_log("is insecure");
+    careful.wait_for_log("127.0.0.1:2379");
 }

@@ -376,6 +376,61 @@ async fn calls_go_on_to_a_member_that_lives() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_synchronizes_goes_where_the_members_say_that_they_are() {
+    let member = Member::alone();
+    let detour = member.client_address();
+    let gateway = Proxy::start("gateway", &["--endpoints", &detour], "ready to proxy");
+    let endpoint = gateway.address();
+    let flags = [
+        ["--endpoints", &endpoint],
+        ["--endpoints-auto-sync-interval", "50ms"],
+    ];
+    let proxy = Proxy::start("grpc-proxy", flags.as_flattened(), READY);
+    proxy.wait_for_log(&format!("[\"http://{}\"]", member.client_address()));
+    drop(gateway);
+    write(proxy.channel().await, "k", "v").await;
+    assert_eq!(read(proxy.channel().await, range("k", "")).await.len(), 1);
+}
+
+#[tokio::test]
+async fn ordered_reads_do_not_go_back_to_a_member_that_is_behind() {
+    // Two clusters are as far apart as members can be.
+    let (ahead, behind) = (Member::alone(), Member::alone());
+    write(ahead.channel().await, "k", "v").await;
+    let endpoints = format!("{},{}", ahead.client_address(), behind.client_address());
+    let flags = ["--endpoints", &endpoints];
+    let ordered = [&flags[..], &["--experimental-serializable-ordering"]].concat();
+    let plain = Proxy::start("grpc-proxy", &flags, READY);
+    let ordered = Proxy::start("grpc-proxy", &ordered, READY);
+    for proxy in [&plain, &ordered] {
+        assert_eq!(read(proxy.channel().await, range("k", "")).await.len(), 1);
+    }
+    drop(ahead);
+    assert_eq!(read(plain.channel().await, range("k", "")).await, []);
+    let refused = KvClient::new(ordered.channel().await)
+        .range(range("k", ""))
+        .await;
+    let refused = refused.expect_err("nobody is as far");
+    let words = "etcdclient: no cluster members have a revision higher than the previously received revision";
+    assert_eq!((refused.code(), refused.message()), (Code::Unknown, words));
+}
+
+#[tokio::test]
+async fn profiles_are_shown_where_they_are_asked_for_and_no_limit_is_etcds_default() {
+    let member = Member::alone();
+    let path = "/debug/pprof/cmdline";
+    let silent = proxy(&member, &[]);
+    assert_eq!(page(&silent.address(), path).await.0, "404");
+    let limits = ["--max-send-bytes", "0", "--max-recv-bytes", "0"];
+    let proxy = proxy(&member, &[&limits[..], &["--enable-pprof"]].concat());
+    let (code, text) = page(&proxy.address(), path).await;
+    assert_eq!(code, "200");
+    assert!(text.ends_with("--enable-pprof"), "{text}");
+    write(proxy.channel().await, "k", "v").await;
+    assert_eq!(read(proxy.channel().await, range("k", "")).await.len(), 1);
+}
+
+#[tokio::test]
 async fn leases_locks_and_tokens_pass_through() {
     let member = Member::alone();
     let proxy = proxy(&member, &[]);

@@ -26,6 +26,7 @@ use tracing::{debug, warn};
 use super::cluster::Members;
 use super::kv::KvProxy;
 use super::lease::LeaseProxy;
+use super::order::Order;
 use super::pages::Pages;
 use super::upstream::Upstream;
 use super::watch::WatchProxy;
@@ -43,6 +44,7 @@ pub(super) struct House {
     pub(super) lease: LeaseServer<LeaseProxy>,
     pub(super) members: Members,
     pub(super) upstream: Upstream,
+    pub(super) order: Option<Arc<Order>>,
     pub(super) pages: Pages,
     pub(super) streams_max: u32,
     pub(super) keepalive_interval: Option<Duration>,
@@ -121,6 +123,9 @@ impl House {
         let is_grpc =
             content.is_some_and(|content| content.as_bytes().starts_with(b"application/grpc"));
         if !is_grpc || !with_grpc {
+            if with_grpc && let Some(profile) = self.pages.profile(&request).await {
+                return profile;
+            }
             return self.pages.answer(&request).await;
         }
         let path = request.uri().path();

@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status};
 use super::cache::Cache;
 use super::metrics::Metrics;
 use super::namespace::Namespace;
+use super::order::Order;
 use super::upstream::{Caller, Upstream};
 
 /// The KV service.
@@ -21,6 +22,8 @@ pub(super) struct KvProxy {
     pub(super) namespace: Namespace,
     pub(super) cache: Arc<Cache>,
     pub(super) metrics: Arc<Metrics>,
+    /// Reads do not go back, if that is wanted.
+    pub(super) order: Option<Arc<Order>>,
 }
 
 /// Throws away what a write changes, however the call ends: one that was given up may have been carried out.
@@ -93,11 +96,16 @@ impl Kv for KvProxy {
             }
             self.metrics.cache_misses.increment();
         }
-        let answered = self.upstream.ask(true, |channel| {
-            let (mut kv, range) = (self.upstream.kv(channel), caller.asks(range.clone()));
-            async move { kv.range(range).await }
-        });
-        let mut response = answered.await?;
+        let ask = || {
+            self.upstream.ask(true, |channel| {
+                let (mut kv, range) = (self.upstream.kv(channel), caller.asks(range.clone()));
+                async move { kv.range(range).await }
+            })
+        };
+        let mut response = match &self.order {
+            Some(order) => order.keep(|range| range.header.as_ref(), ask).await?,
+            None => ask().await?,
+        };
         self.namespace.strip_all(&mut response.get_mut().kvs);
         // What a fresh read has seen, the next stale one sees, too.
         self.cache.keep(&caller, &range, asked, response.get_ref());
@@ -161,11 +169,18 @@ impl Kv for KvProxy {
         let mut ranges = Vec::new();
         written(&txn, &mut ranges);
         let _invalidation = self.invalidating(ranges);
-        let answered = self.upstream.ask(only_reads(&txn), |channel| {
-            let (mut kv, txn) = (self.upstream.kv(channel), caller.asks(txn.clone()));
-            async move { kv.txn(txn).await }
-        });
-        let mut response = answered.await?;
+        let only_reads = only_reads(&txn);
+        let ask = || {
+            self.upstream.ask(only_reads, |channel| {
+                let (mut kv, txn) = (self.upstream.kv(channel), caller.asks(txn.clone()));
+                async move { kv.txn(txn).await }
+            })
+        };
+        let mut response = match &self.order {
+            // What writes is as far as it gets, and is not sent twice.
+            Some(order) if only_reads => order.keep(|txn| txn.header.as_ref(), ask).await?,
+            _ => ask().await?,
+        };
         self.namespace.strip_txn(response.get_mut());
         Ok(response)
     }

@@ -7,16 +7,18 @@
 //!                    └─► everything else, as it is ──┘
 //! ```
 //!
-//! Owns the flags and puts the pieces together. A proxy keeps nothing that the members do not have.
+//! Puts the pieces together. A proxy keeps nothing that the members do not have.
 
 mod cache;
 mod cluster;
+mod command_line;
 mod door;
 mod hub;
 mod kv;
 mod lease;
 mod metrics;
 mod namespace;
+mod order;
 mod pages;
 mod upstream;
 mod watch;
@@ -37,267 +39,21 @@ use tracing::{info, warn};
 
 use self::cache::Cache;
 use self::cluster::Members;
+pub(super) use self::command_line::FLAGS;
 use self::door::House;
 use self::hub::Hub;
 use self::kv::KvProxy;
 use self::lease::{LeaseProxy, Renewals};
 use self::metrics::Metrics;
 use self::namespace::Namespace;
+use self::order::Order;
 use self::pages::Pages;
 use self::upstream::Upstream;
 use self::watch::WatchProxy;
-use super::flags::{Flag, Kind, Values, flag};
-use super::log_to_stderr;
+use super::flags::Values;
+use super::{discovery, log_to_stderr};
 use crate::config::LogLevel;
 use crate::notify;
-
-pub(super) const FLAGS: &[Flag] = &[
-    flag(
-        "advertise-client-url",
-        Kind::Text,
-        "127.0.0.1:23790",
-        "advertise address to register (must be reachable by client)",
-    ),
-    flag(
-        "auto-tls",
-        Kind::Bool,
-        "false",
-        "proxy TLS using generated certificates",
-    ),
-    flag(
-        "cacert",
-        Kind::Text,
-        "",
-        "verify certificates of TLS-enabled secure etcd servers using this CA bundle",
-    ),
-    flag(
-        "cert",
-        Kind::Text,
-        "",
-        "identify secure connections with etcd servers using this TLS certificate file",
-    ),
-    flag(
-        "cert-file",
-        Kind::Text,
-        "",
-        "identify secure connections to the proxy using this TLS certificate file",
-    ),
-    flag(
-        "client-crl-file",
-        Kind::Text,
-        "",
-        "proxy client certificate revocation list file.",
-    ),
-    flag(
-        "data-dir",
-        Kind::Text,
-        "default.proxy",
-        "Data directory for persistent data",
-    ),
-    flag(
-        "debug",
-        Kind::Bool,
-        "false",
-        "Enable debug-level logging for grpc-proxy.",
-    ),
-    flag(
-        "dial-keepalive-time",
-        Kind::Duration,
-        "0s",
-        "keepalive time for client(grpc-proxy) connections (default 0, disable).",
-    ),
-    flag(
-        "dial-keepalive-timeout",
-        Kind::Duration,
-        "20s",
-        "keepalive timeout for client(grpc-proxy) connections (default 20s).",
-    ),
-    flag(
-        "discovery-srv",
-        Kind::Text,
-        "",
-        "domain name to query for SRV records describing cluster endpoints",
-    ),
-    flag(
-        "discovery-srv-name",
-        Kind::Text,
-        "",
-        "service name to query when using DNS discovery",
-    ),
-    flag(
-        "enable-pprof",
-        Kind::Bool,
-        "false",
-        "Enable runtime profiling data via HTTP server. Address is at client URL + \"/debug/pprof/\"",
-    ),
-    flag(
-        "endpoints",
-        Kind::List,
-        "127.0.0.1:2379",
-        "comma separated etcd cluster endpoints",
-    ),
-    flag(
-        "endpoints-auto-sync-interval",
-        Kind::Duration,
-        "0s",
-        "etcd endpoints auto sync interval (disabled by default)",
-    ),
-    flag(
-        "experimental-enable-grpc-logging",
-        Kind::Bool,
-        "false",
-        "logging all grpc requests and responses",
-    ),
-    flag(
-        "experimental-leasing-prefix",
-        Kind::Text,
-        "",
-        "leasing metadata prefix for disconnected linearized reads.",
-    ),
-    flag(
-        "experimental-serializable-ordering",
-        Kind::Bool,
-        "false",
-        "Ensure serializable reads have monotonically increasing store revisions across endpoints.",
-    ),
-    flag(
-        "grpc-keepalive-interval",
-        Kind::Duration,
-        "2h0m0s",
-        "Frequency duration of server-to-client ping to check if a connection is alive (0 to disable).",
-    ),
-    flag(
-        "grpc-keepalive-min-time",
-        Kind::Duration,
-        "5s",
-        "Minimum interval duration that a client should wait before pinging proxy.",
-    ),
-    flag(
-        "grpc-keepalive-timeout",
-        Kind::Duration,
-        "20s",
-        "Additional duration of wait before closing a non-responsive connection (0 to disable).",
-    ),
-    flag(
-        "insecure-discovery",
-        Kind::Bool,
-        "false",
-        "accept insecure SRV records",
-    ),
-    flag(
-        "insecure-skip-tls-verify",
-        Kind::Bool,
-        "false",
-        "skip authentication of etcd server TLS certificates (CAUTION: this option should be enabled only for testing \
-         purposes)",
-    ),
-    flag(
-        "key",
-        Kind::Text,
-        "",
-        "identify secure connections with etcd servers using this TLS key file",
-    ),
-    flag(
-        "key-file",
-        Kind::Text,
-        "",
-        "identify secure connections to the proxy using this TLS key file",
-    ),
-    flag(
-        "listen-addr",
-        Kind::Text,
-        "127.0.0.1:23790",
-        "listen address",
-    ),
-    flag(
-        "listen-cipher-suites",
-        Kind::List,
-        "",
-        "Comma-separated list of supported TLS cipher suites between client/proxy (empty will be auto-populated by Go).",
-    ),
-    flag(
-        "max-concurrent-streams",
-        Kind::Unsigned32,
-        "4294967295",
-        "Maximum concurrent streams that each client can open at a time.",
-    ),
-    flag(
-        "max-recv-bytes",
-        Kind::Number,
-        "2147483647",
-        "message receive limits in bytes (default value is math.MaxInt32)",
-    ),
-    flag(
-        "max-send-bytes",
-        Kind::Number,
-        "1572864",
-        "message send limits in bytes (default value is 1.5 MiB)",
-    ),
-    flag(
-        "metrics-addr",
-        Kind::Text,
-        "",
-        "listen for endpoint /metrics requests on an additional interface",
-    ),
-    flag(
-        "namespace",
-        Kind::Text,
-        "",
-        "string to prefix to all keys for namespacing requests",
-    ),
-    flag(
-        "permit-without-stream",
-        Kind::Bool,
-        "false",
-        "Enable client(grpc-proxy) to send keepalive pings even with no active RPCs.",
-    ),
-    flag(
-        "resolver-prefix",
-        Kind::Text,
-        "",
-        "prefix to use for registering proxy (must be shared with other grpc-proxy members)",
-    ),
-    flag(
-        "resolver-ttl",
-        Kind::Number,
-        "0",
-        "specify TTL, in seconds, when registering proxy endpoints",
-    ),
-    flag(
-        "self-signed-cert-validity",
-        Kind::Unsigned,
-        "1",
-        "The validity period of the proxy certificates, unit is year",
-    ),
-    flag(
-        "tls-max-version",
-        Kind::Text,
-        "",
-        "Maximum TLS version supported by grpc proxy. Possible values: TLS1.2, TLS1.3 (empty defers to Go).",
-    ),
-    flag(
-        "tls-min-version",
-        Kind::Text,
-        "TLS1.2",
-        "Minimum TLS version supported by grpc proxy. Possible values: TLS1.2, TLS1.3.",
-    ),
-    flag(
-        "trusted-ca-file",
-        Kind::Text,
-        "",
-        "verify certificates of TLS-enabled secure proxy using this CA bundle",
-    ),
-];
-
-/// Flags that are not there: a value other than the default ends the start.
-const REFUSED: [&str; 6] = [
-    "discovery-srv",
-    "enable-pprof",
-    "endpoints-auto-sync-interval",
-    "experimental-enable-grpc-logging",
-    "experimental-leasing-prefix",
-    "experimental-serializable-ordering",
-];
 
 /// For making one connection to a member.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -310,7 +66,7 @@ const STREAMS_MAX: u32 = 16_384;
 
 /// Runs until the process is ended.
 pub(super) fn run(values: &Values, arguments: &[String]) -> Result<(), String> {
-    check(values)?;
+    command_line::check(values)?;
     let level = if values.is_set("debug") {
         LogLevel::Debug
     } else {
@@ -321,37 +77,10 @@ pub(super) fn run(values: &Values, arguments: &[String]) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?;
-    runtime.block_on(serve(values))
+    runtime.block_on(serve(values, arguments))
 }
 
-fn check(values: &Values) -> Result<(), String> {
-    let is_default = |name: &str| {
-        let known = FLAGS.iter().find(|flag| flag.name == name);
-        known.is_some_and(|flag| flag.default == values.text(name))
-    };
-    if let Some(name) = REFUSED.iter().find(|name| !is_default(name)) {
-        return Err(format!("--{name} is not supported yet by this version"));
-    }
-    let (prefix, ttl) = (
-        values.text("resolver-prefix"),
-        values.number("resolver-ttl"),
-    );
-    if !prefix.is_empty() && ttl < 1 {
-        return Err(format!("invalid resolver-ttl {ttl}"));
-    }
-    if prefix.is_empty() && ttl > 0 {
-        return Err(format!("invalid resolver-prefix {prefix:?}"));
-    }
-    if !prefix.is_empty() && values.text("advertise-client-url").is_empty() {
-        return Err("invalid advertise-client-url \"\"".to_owned());
-    }
-    if values.is_set("auto-tls") && values.number("self-signed-cert-validity") == 0 {
-        return Err("selfSignedCertValidity is invalid,it should be greater than 0".to_owned());
-    }
-    Ok(())
-}
-
-async fn serve(values: &Values) -> Result<(), String> {
+async fn serve(values: &Values, arguments: &[String]) -> Result<(), String> {
     let listen = values.text("listen-addr");
     let failed = |address: &str, error: std::io::Error| format!("listen tcp {address}: {error}");
     let tls = server_tls(values)?;
@@ -359,7 +88,15 @@ async fn serve(values: &Values) -> Result<(), String> {
         .await
         .map_err(|error| failed(listen, error))?;
     info!(address = listen, "listening for gRPC proxy client requests");
-    let house = Arc::new(furnish(values)?);
+    let endpoints = discovery::endpoints(values).await?;
+    let house = Arc::new(furnish(values, &endpoints, arguments)?);
+    if let Some(order) = &house.order {
+        order.begin().await;
+    }
+    let interval = values.duration("endpoints-auto-sync-interval");
+    if !interval.is_zero() {
+        tokio::spawn(house.upstream.clone().follow(interval));
+    }
     let metrics = values.text("metrics-addr");
     if !metrics.is_empty() {
         let address = metrics.split_once("://").map_or(metrics, |(_, rest)| rest);
@@ -386,12 +123,18 @@ async fn serve(values: &Values) -> Result<(), String> {
     Ok(())
 }
 
+/// A limit in bytes; no number above 0 leaves it to the client library.
+fn bytes_max(values: &Values, name: &str, default: usize) -> usize {
+    let bytes = usize::try_from(values.number(name)).unwrap_or(0);
+    if bytes == 0 { default } else { bytes }
+}
+
 /// Everything that is served, around one client of the members.
-fn furnish(values: &Values) -> Result<House, String> {
+fn furnish(values: &Values, endpoints: &[String], arguments: &[String]) -> Result<House, String> {
     let info = client_tls(values);
-    let bytes = |name| usize::try_from(values.number(name)).unwrap_or(usize::MAX);
-    let (send_bytes_max, receive_bytes_max) = (bytes("max-send-bytes"), bytes("max-recv-bytes"));
-    let endpoints = values.list("endpoints");
+    let defaults = Config::default();
+    let send_bytes_max = bytes_max(values, "max-send-bytes", defaults.request_bytes_max);
+    let receive_bytes_max = bytes_max(values, "max-recv-bytes", defaults.response_bytes_max);
     let parsed: Result<Vec<Endpoint>, _> =
         endpoints.iter().map(|endpoint| endpoint.parse()).collect();
     let mut config = Config {
@@ -399,7 +142,7 @@ fn furnish(values: &Values) -> Result<House, String> {
         dial_timeout: DIAL_TIMEOUT,
         request_bytes_max: send_bytes_max,
         response_bytes_max: receive_bytes_max,
-        ..Config::default()
+        ..defaults
     };
     let interval = values.duration("dial-keepalive-time");
     if !interval.is_zero() {
@@ -417,12 +160,15 @@ fn furnish(values: &Values) -> Result<House, String> {
     let upstream = Upstream::new(client(&config)?, send_bytes_max, receive_bytes_max);
     let (cache, metrics) = (Arc::new(Cache::default()), Arc::new(Metrics::default()));
     let namespace = Namespace::new(values.text("namespace"));
+    let is_ordered = values.is_set("experimental-serializable-ordering");
+    let order = is_ordered.then(|| Arc::new(Order::new(upstream.clone())));
     let hub = Hub::new(upstream.clone(), Arc::clone(&metrics));
     let kv = KvProxy {
         upstream: upstream.clone(),
         namespace: namespace.clone(),
         cache: Arc::clone(&cache),
         metrics: Arc::clone(&metrics),
+        order: order.clone(),
     };
     let watch = WatchProxy {
         hub: hub.clone(),
@@ -448,12 +194,13 @@ fn furnish(values: &Values) -> Result<House, String> {
             client: Arc::new(client(&config)?),
         },
         upstream: upstream.clone(),
+        order,
         pages: Pages {
             upstream,
             hub,
             cache,
             metrics,
-            endpoints,
+            profiled: values.is_set("enable-pprof").then(|| arguments.to_vec()),
             tls: metrics_tls,
             asked: AtomicUsize::new(0),
         },
@@ -546,39 +293,6 @@ fn host_name() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::flags::{self, Parsed};
-
-    fn refusal(line: &str) -> Option<String> {
-        let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
-        match flags::parse("grpc-proxy start", FLAGS, &words) {
-            Parsed::Values(values) => check(&values).err(),
-            other => panic!("{line}: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn what_does_not_go_together_is_refused_in_etcds_words() {
-        assert_eq!(refusal(""), None);
-        assert_eq!(refusal("--resolver-prefix p --resolver-ttl 60"), None);
-        for (line, expected) in [
-            ("--resolver-prefix p", "invalid resolver-ttl 0"),
-            ("--resolver-ttl 1", "invalid resolver-prefix \"\""),
-            (
-                "--resolver-prefix p --resolver-ttl 1 --advertise-client-url=",
-                "invalid advertise-client-url \"\"",
-            ),
-            (
-                "--auto-tls --self-signed-cert-validity 0",
-                "selfSignedCertValidity is invalid,it should be greater than 0",
-            ),
-            (
-                "--experimental-leasing-prefix p",
-                "--experimental-leasing-prefix is not supported yet by this version",
-            ),
-        ] {
-            assert_eq!(refusal(line).as_deref(), Some(expected), "{line}");
-        }
-    }
 
     #[test]
     fn a_certificate_that_names_a_user_is_not_shown_to_members() {

@@ -20,6 +20,7 @@ use super::cache::Cache;
 use super::hub::{Hub, Refusal, Topic};
 use super::metrics::Metrics;
 use super::upstream::{Caller, Upstream};
+use crate::http::debug;
 
 /// How long a read may take for the proxy to be healthy.
 const READ_MAX: Duration = Duration::from_secs(1);
@@ -37,8 +38,8 @@ pub(super) struct Pages {
     pub(super) hub: Hub,
     pub(super) cache: Arc<Cache>,
     pub(super) metrics: Arc<Metrics>,
-    /// As they were given.
-    pub(super) endpoints: Vec<String>,
+    /// `--enable-pprof`: the command line, for `/debug/pprof/`.
+    pub(super) profiled: Option<Vec<String>>,
     /// For members that are spoken to by TLS.
     pub(super) tls: Option<ClientTls>,
     /// Counts the members that were asked.
@@ -60,6 +61,16 @@ impl Pages {
             }
             _ => text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
         }
+    }
+
+    /// What the proxy spends its time on, if that is shown.
+    pub(super) async fn profile<B>(&self, request: &Request<B>) -> Option<Response<Body>> {
+        let arguments = self.profiled.as_ref()?;
+        if !debug::owns(request.uri().path()) {
+            return None;
+        }
+        let answer = debug::answer(request, arguments).await;
+        Some(answer.map(Body::new))
     }
 
     /// Whether a member answers a linearizable read. Who may not read has been answered, too.
@@ -97,9 +108,10 @@ impl Pages {
 
     /// One member after the other is asked for its metrics.
     async fn metrics_of_a_member(&self) -> Response<Body> {
-        let number = self.asked.fetch_add(1, Ordering::Relaxed) % self.endpoints.len();
-        let endpoint = &self.endpoints[number];
-        let fetched = tokio::time::timeout(METRICS_MAX, self.fetch(endpoint)).await;
+        let endpoints = self.upstream.endpoints();
+        let number = self.asked.fetch_add(1, Ordering::Relaxed) % endpoints.len();
+        let endpoint = endpoints[number].to_string();
+        let fetched = tokio::time::timeout(METRICS_MAX, self.fetch(&endpoint)).await;
         let words = match fetched {
             Ok(Ok(answer)) => return answer,
             Ok(Err(error)) => error.to_string(),
