@@ -441,55 +441,43 @@ impl Cluster {
         ticket
     }
 
+    /// Asks a member to put an entry into the log, which `fill` says the rest of.
+    pub(crate) fn propose(
+        &mut self,
+        id: u64,
+        fill: impl FnOnce(&mut pb::InternalRaftRequest),
+    ) -> u64 {
+        self.request(id, |ticket| {
+            let header = pb::RequestHeader {
+                id: ticket,
+                ..Default::default()
+            };
+            let mut request = pb::InternalRaftRequest {
+                header: Some(header),
+                ..Default::default()
+            };
+            fill(&mut request);
+            Request::Propose(Bytes::from(request.encode_to_vec()))
+        })
+    }
+
     pub(crate) fn put(&mut self, id: u64, key: &str, value: &str) -> u64 {
         let put = pb::PutRequest {
             key: Bytes::copy_from_slice(key.as_bytes()),
             value: Bytes::copy_from_slice(value.as_bytes()),
             ..Default::default()
         };
-        self.request(id, |ticket| {
-            let header = Some(pb::RequestHeader {
-                id: ticket,
-                ..Default::default()
-            });
-            let request = pb::InternalRaftRequest {
-                header,
-                put: Some(put),
-                ..Default::default()
-            };
-            Request::Propose(Bytes::from(request.encode_to_vec()))
-        })
+        self.propose(id, |request| request.put = Some(put))
     }
 
     pub(crate) fn compact(&mut self, id: u64, revision: i64, physical: bool) -> u64 {
-        self.request(id, |ticket| {
-            let header = Some(pb::RequestHeader {
-                id: ticket,
-                ..Default::default()
-            });
-            let request = pb::InternalRaftRequest {
-                header,
-                compaction: Some(pb::CompactionRequest { revision, physical }),
-                ..Default::default()
-            };
-            Request::Propose(Bytes::from(request.encode_to_vec()))
-        })
+        let compaction = pb::CompactionRequest { revision, physical };
+        self.propose(id, |request| request.compaction = Some(compaction))
     }
 
     pub(crate) fn grant(&mut self, id: u64, lease: i64, ttl: i64) -> u64 {
-        self.request(id, |ticket| {
-            let header = Some(pb::RequestHeader {
-                id: ticket,
-                ..Default::default()
-            });
-            let lease_grant = Some(pb::LeaseGrantRequest { id: lease, ttl });
-            let request = pb::InternalRaftRequest {
-                header,
-                lease_grant,
-                ..Default::default()
-            };
-            Request::Propose(Bytes::from(request.encode_to_vec()))
-        })
+        let grant = pb::LeaseGrantRequest { id: lease, ttl };
+        self.propose(id, |request| request.lease_grant = Some(grant))
     }
 
     pub(crate) fn answer(&mut self, ticket: u64) -> Result<Response, RequestError> {

@@ -65,39 +65,18 @@ fn follower(cluster: &Cluster) -> u64 {
 }
 
 fn compact(cluster: &mut Cluster, revision: i64) -> Result<Response, RequestError> {
-    let physical = true;
-    propose(cluster, |request| {
-        request.compaction = Some(pb::CompactionRequest { revision, physical });
-    })
+    let ticket = cluster.compact(1, revision, true);
+    cluster.answer(ticket)
 }
 
 fn delete_everything(cluster: &mut Cluster) {
-    let deleted = propose(cluster, |request| {
-        request.delete_range = Some(pb::DeleteRangeRequest {
-            key: vec![0].into(),
-            range_end: vec![0].into(),
-            prev_kv: false,
-        });
-    });
-    deleted.unwrap();
-}
-
-fn propose(
-    cluster: &mut Cluster,
-    fill: impl FnOnce(&mut pb::InternalRaftRequest),
-) -> Result<Response, RequestError> {
-    let ticket = cluster.request(1, |ticket| {
-        let mut request = pb::InternalRaftRequest {
-            header: Some(pb::RequestHeader {
-                id: ticket,
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
-        fill(&mut request);
-        Request::Propose(Bytes::from(request.encode_to_vec()))
-    });
-    cluster.answer(ticket)
+    let everything = pb::DeleteRangeRequest {
+        key: vec![0].into(),
+        range_end: vec![0].into(),
+        prev_kv: false,
+    };
+    let ticket = cluster.propose(1, |request| request.delete_range = Some(everything));
+    cluster.answer(ticket).unwrap();
 }
 
 fn wait_for_alarm(cluster: &mut Cluster, member: u64) {

@@ -15,18 +15,7 @@ fn propose(
     id: u64,
     fill: impl FnOnce(&mut pb::InternalRaftRequest),
 ) -> Response {
-    let ticket = cluster.request(id, |ticket| {
-        let header = Some(pb::RequestHeader {
-            id: ticket,
-            ..Default::default()
-        });
-        let mut request = pb::InternalRaftRequest {
-            header,
-            ..Default::default()
-        };
-        fill(&mut request);
-        Request::Propose(prost::Message::encode_to_vec(&request).into())
-    });
+    let ticket = cluster.propose(id, fill);
     cluster.answer(ticket).expect("it is applied")
 }
 

@@ -17,7 +17,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use prost::Message as _;
 use quorate_core::boundary::{Input, Request, Response};
 use quorate_core::lease;
 use quorate_core::node::{LogContents, Node, Recovered};
@@ -194,25 +193,12 @@ fn with_leased() -> (Cluster, u64) {
 
 /// Puts the key "leased" with lease 77.
 fn put_leased(cluster: &mut Cluster, id: u64) {
-    let put = cluster.request(id, |ticket| {
-        let header = Some(pb::RequestHeader {
-            id: ticket,
-            ..Default::default()
-        });
-        let put = Some(pb::PutRequest {
-            key: Bytes::from_static(b"leased"),
-            lease: 77,
-            ..Default::default()
-        });
-        Request::Propose(Bytes::from(
-            pb::InternalRaftRequest {
-                header,
-                put,
-                ..Default::default()
-            }
-            .encode_to_vec(),
-        ))
-    });
+    let put = pb::PutRequest {
+        key: Bytes::from_static(b"leased"),
+        lease: 77,
+        ..Default::default()
+    };
+    let put = cluster.propose(id, |request| request.put = Some(put));
     cluster.answer(put).unwrap();
 }
 

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use prost::Message as _;
 use quorate_core::RequestError;
-use quorate_core::boundary::{Input, Request};
+use quorate_core::boundary::Input;
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::raftpb;
 
@@ -20,23 +18,12 @@ impl Cluster {
     }
 
     fn end_alarm(&mut self, id: u64) {
-        let ticket = self.request(id, |ticket| {
-            let header = Some(pb::RequestHeader {
-                id: ticket,
-                ..Default::default()
-            });
-            let alarm = Some(pb::AlarmRequest {
-                action: pb::alarm_request::AlarmAction::Deactivate as i32,
-                member_id: id,
-                alarm: pb::AlarmType::Nospace as i32,
-            });
-            let request = pb::InternalRaftRequest {
-                header,
-                alarm,
-                ..Default::default()
-            };
-            Request::Propose(Bytes::from(request.encode_to_vec()))
-        });
+        let alarm = pb::AlarmRequest {
+            action: pb::alarm_request::AlarmAction::Deactivate as i32,
+            member_id: id,
+            alarm: pb::AlarmType::Nospace as i32,
+        };
+        let ticket = self.propose(id, |request| request.alarm = Some(alarm));
         self.answer(ticket).unwrap();
     }
 }

@@ -11,7 +11,27 @@ use quorate_net::srv::{Directory, service_name};
 use tokio::net::TcpStream;
 use tracing::{info, warn};
 
-use super::flags::Values;
+use super::flags::{Flag, Kind, Values, flag};
+
+/// Where the members are; what gateway and proxy say of `--discovery-srv` differs.
+pub(super) const ENDPOINTS: Flag = flag(
+    "endpoints",
+    Kind::List,
+    "127.0.0.1:2379",
+    "comma separated etcd cluster endpoints",
+);
+pub(super) const SERVICE_NAME: Flag = flag(
+    "discovery-srv-name",
+    Kind::Text,
+    "",
+    "service name to query when using DNS discovery",
+);
+pub(super) const INSECURE: Flag = flag(
+    "insecure-discovery",
+    Kind::Bool,
+    "false",
+    "accept insecure SRV records",
+);
 
 /// How long a member that is tried may take.
 const DIAL_MAX: Duration = Duration::from_secs(5);

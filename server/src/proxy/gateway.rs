@@ -28,24 +28,9 @@ pub(super) const FLAGS: &[Flag] = &[
         "",
         "DNS domain used to bootstrap initial cluster",
     ),
-    flag(
-        "discovery-srv-name",
-        Kind::Text,
-        "",
-        "service name to query when using DNS discovery",
-    ),
-    flag(
-        "endpoints",
-        Kind::List,
-        "127.0.0.1:2379",
-        "comma separated etcd cluster endpoints",
-    ),
-    flag(
-        "insecure-discovery",
-        Kind::Bool,
-        "false",
-        "accept insecure SRV records",
-    ),
+    discovery::SERVICE_NAME,
+    discovery::ENDPOINTS,
+    discovery::INSECURE,
     flag(
         "listen-addr",
         Kind::Text,

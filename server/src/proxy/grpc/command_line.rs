@@ -1,5 +1,6 @@
 //! The flags of `quorate grpc-proxy start`, and which of them do not go together.
 
+use crate::proxy::discovery;
 use crate::proxy::flags::{Flag, Kind, Values, flag};
 
 pub(in crate::proxy) const FLAGS: &[Flag] = &[
@@ -69,24 +70,14 @@ pub(in crate::proxy) const FLAGS: &[Flag] = &[
         "",
         "domain name to query for SRV records describing cluster endpoints",
     ),
-    flag(
-        "discovery-srv-name",
-        Kind::Text,
-        "",
-        "service name to query when using DNS discovery",
-    ),
+    discovery::SERVICE_NAME,
     flag(
         "enable-pprof",
         Kind::Bool,
         "false",
         "Enable runtime profiling data via HTTP server. Address is at client URL + \"/debug/pprof/\"",
     ),
-    flag(
-        "endpoints",
-        Kind::List,
-        "127.0.0.1:2379",
-        "comma separated etcd cluster endpoints",
-    ),
+    discovery::ENDPOINTS,
     flag(
         "endpoints-auto-sync-interval",
         Kind::Duration,
@@ -129,12 +120,7 @@ pub(in crate::proxy) const FLAGS: &[Flag] = &[
         "20s",
         "Additional duration of wait before closing a non-responsive connection (0 to disable).",
     ),
-    flag(
-        "insecure-discovery",
-        Kind::Bool,
-        "false",
-        "accept insecure SRV records",
-    ),
+    discovery::INSECURE,
     flag(
         "insecure-skip-tls-verify",
         Kind::Bool,
